@@ -1,0 +1,143 @@
+#pragma once
+
+#include <xtcp/address.h>
+#include <xtcp/export.h>
+#include <xtcp/handler.h>
+#include <xtcp/options.h>
+#include <xtcp/stop_mode.h>
+
+#include <any>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+namespace xtcp {
+
+// Why a connection ended. docs/errors.md says what to do about each.
+enum class CloseReason {
+  kNone,            // it has not ended
+  kPeerClosed,      // the peer ended its stream, and what was queued has been written
+  kPeerReset,       // the peer reset the connection, or no longer takes what we write
+  kLocalStop,       // a stop of the connection or its server, carried out as asked
+  kLingerTimeout,   // `linger_timeout` cut a graceful stop, or the flush after the peer's end of
+                    // stream
+  kReadDeadline,    // `read_deadline`
+  kWriteDeadline,   // `write_deadline`
+  kPacketDeadline,  // `packet_deadline`
+  kPacketTooLarge,  // `max_packet_size` or `first_packet_size` bytes wait, and `Unpack` wants more
+  kProtocolError,   // `Unpack` could not resynchronise, or gave an answer outside its rules
+  kException,       // a callback or `Unpack` threw
+  kNoMemory,        // an allocation failed
+  kSystemError,     // another error of a system call; it is in `error`
+  kConnectFailed,   // `DialAndServe` failed, or was stopped before the connection stood
+};
+
+// The name of the reason without its "k", "PeerClosed".
+XTCP_API std::string_view ToString(CloseReason reason) noexcept;
+
+// A snapshot of one connection's account. From `kClosed` (or a failed dial) on it is final.
+struct ConnStats {
+  std::uint64_t received_bytes = 0;
+  std::uint64_t received_packets = 0;
+  std::uint64_t accepted_bytes = 0;  // by `Send` and `SendPacket`
+  std::uint64_t accepted_sends = 0;
+  std::uint64_t refused_sends = 0;
+  std::uint64_t written_bytes = 0;  // taken by the kernel
+
+  // Of `written_bytes`, those that the peer's kernel had not acknowledged just before `close`
+  // (SIOCOUTQ, tcp(7)), less the one that our FIN adds; 0 on Unix sockets and until the end. An
+  // upper bound on what can still be lost. Acknowledged means received by the peer's kernel, not by
+  // its application.
+  std::uint64_t unacked_bytes = 0;
+
+  // From accept or connect to now, or to the end.
+  std::chrono::milliseconds age{0};
+
+  CloseReason reason = CloseReason::kNone;
+  std::error_code error{};
+
+  // Accepted but never written; while the connection is open: queued.
+  std::uint64_t unsent_bytes() const noexcept { return accepted_bytes - written_bytes; }
+};
+
+// One connection: accepted by a `Server`, or made by `NewConn` and dialled. Abstract, so that
+// applications can fake it in their own tests.
+//
+// Thread safety: any thread, except `UserData` and `Descriptor`.
+// Lifetime: always held by `ConnPtr`, also after the end and longer than its server. A connection
+// lives until it is closed, whoever drops its handle; dropping handles never closes one. When
+// `kClosed` has returned, or a dial has failed, it lets go of its handler and destroys its user
+// data, on its own thread. So handlers and user data may hold `ConnPtr`s.
+class XTCP_API Conn {
+ public:
+  virtual ~Conn();
+
+  // Queues a copy of all of `bytes`, or of none, and says why not: `Errc::kClosed`, `kStopping`,
+  // `kFull`, `kTooLarge` or `kNoMemory`. No bytes: success, no effect. It never waits for the
+  // network, runs no callback, and may be called with the caller's own locks held. The bytes of one
+  // call are contiguous on the wire, and two calls of which one happens before the other appear in
+  // that order. Success means accepted, not delivered: `Stats()` and the stop's report tell how
+  // much was written. Any thread. On a connection that is not dialled yet the bytes wait, and go
+  // out ahead of what is sent in `kConnected`.
+  [[nodiscard]] virtual std::error_code Send(std::span<const std::byte> bytes) = 0;
+  [[nodiscard]] std::error_code Send(std::string_view text);
+
+  // Packs `packet` on the calling thread, then as `Send`. Also `Errc::kBadPacket`, or what
+  // `Protocol::PackTo` returned; then nothing was queued and the connection goes on. Any thread.
+  [[nodiscard]] virtual std::error_code SendPacket(const Packet& packet) = 0;
+
+  // Stops this connection; `StopMode` says how. Needs no memory and no descriptor. Any thread, any
+  // callback, any number of times; not async-signal-safe. Before `DialAndServe` it makes that
+  // return `Errc::kStopped`; during a name look-up it takes effect when the look-up returns.
+  virtual StopReport Stop(StopMode mode) = 0;
+
+  // Connects to `address` ("host:port", "[v6]:port", "unix:/path", "unix:@abstract") and serves the
+  // connection on the calling thread until it has ended. No error when the connection stood,
+  // however it ended (`Stats` tells); else `Errc::kBadAddress`, `kHostNotFound`, `kStopped`,
+  // `kAlreadyUsed` (a connection dials once; also on an accepted one), `kWouldDeadlock` (inside a
+  // callback), or the system's error of the last address tried, ETIMEDOUT after `connect_timeout`.
+  // All addresses of a name are tried in turn, each with an equal share of the time that is left.
+  [[nodiscard]] virtual std::error_code DialAndServe(std::string_view address) = 0;
+
+  // Stops and resumes reading; idempotent, not counted, also before the connection stands. A pause
+  // takes effect at once inside this connection's callback, else before the next read. While paused
+  // no `kRecv` comes, also not from what is buffered; the peer's FIN is not seen, a reset closes
+  // and drops what was unread; `read_deadline` and `packet_deadline` stand still; a graceful stop
+  // reads and discards all the same. Resuming delivers buffered packets without waiting for input.
+  // Any thread.
+  virtual void PauseRecv() = 0;
+  virtual void ResumeRecv() = 0;
+
+  // Whether `Send` is refused from now on. Any thread.
+  virtual bool IsStopped() const = 0;
+
+  // Any thread.
+  virtual ConnStats Stats() const = 0;
+
+  // Where the two ends are; empty before the connection stands. Any thread, also after the end.
+  virtual Address LocalAddress() const = 0;
+  virtual Address RemoteAddress() const = 0;
+
+  // Whatever the application wants to keep with the connection. Only inside this connection's
+  // callbacks, or before `DialAndServe`.
+  virtual std::any& UserData() = 0;
+
+  // The socket, for getsockopt(2) (SO_PEERCRED, TCP_INFO, …); -1 before the connection stands and
+  // once it is closed. Do not read, write or close it. Only inside this connection's callbacks.
+  virtual int Descriptor() const = 0;
+
+  // For logs: "127.0.0.1:80 <- 127.0.0.1:40000" on a server, "->" on a dialled connection. Any
+  // thread.
+  virtual std::string ToString() const = 0;
+};
+
+// A connection to dial with `DialAndServe`. It has no socket and no thread until then. Throws
+// `std::invalid_argument` as `Options` says. Any thread.
+[[nodiscard]] XTCP_API ConnPtr NewConn(Options options);
+
+}  // namespace xtcp

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <xtcp/export.h>
+
+#include <system_error>
+#include <type_traits>
+
+namespace xtcp {
+
+// The library's own errors. Whatever the system refuses is reported as it is, in
+// `std::system_category()`.
+enum class Errc {
+  // `Send`, `SendPacket`: the connection is closed, or its dial has failed.
+  kClosed = 1,
+
+  // `Send`, `SendPacket`: a stop has begun, or the peer has ended its stream.
+  kStopping,
+
+  // `Send`, `SendPacket`: the bytes do not fit into what is left of `Options::send_buffer_limit`
+  // now.
+  // `Handler::OnSendReady` follows when there is room.
+  kFull,
+
+  // `Send`, `SendPacket`: more bytes than `Options::send_buffer_limit`; they will never fit.
+  kTooLarge,
+
+  // An allocation failed. From `Send`: nothing was queued.
+  kNoMemory,
+
+  // `SendPacket`, `Protocol::Pack`: `PackTo` wrote another number of bytes than `PackSize` said, or
+  // one
+  // of the two threw.
+  kBadPacket,
+
+  // `ConnStats::error`: `Unpack` gave an answer outside its rules, or could not resynchronise.
+  kProtocolError,
+
+  // `Listen`, `DialAndServe`: the address does not parse.
+  kBadAddress,
+
+  // `Listen`, `DialAndServe`: the name has no address.
+  kHostNotFound,
+
+  // `Serve`: there is no listener. `Adopt`: the descriptor is not a listening stream socket.
+  kNotListening,
+
+  // `Serve`, `DialAndServe`: called before; an object serves or dials once. `Listen`, `Adopt`:
+  // after
+  // `Serve`.
+  kAlreadyUsed,
+
+  // `DialAndServe`: stopped before the connection stood.
+  kStopped,
+
+  // A call that waits was made inside a callback of this library.
+  kWouldDeadlock,
+};
+
+// The category of `Errc`; its name is "xtcp". Any thread.
+XTCP_API const std::error_category& ErrorCategory() noexcept;
+
+inline std::error_code make_error_code(Errc code) noexcept {
+  return {static_cast<int>(code), ErrorCategory()};
+}
+
+}  // namespace xtcp
+
+template <>
+struct std::is_error_code_enum<xtcp::Errc> : std::true_type {};

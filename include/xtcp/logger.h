@@ -1,0 +1,38 @@
+#pragma once
+
+#include <xtcp/export.h>
+
+#include <memory>
+#include <string_view>
+
+namespace xtcp {
+
+// Most severe first. The library itself uses `kError` to `kDebug`; the first two are there so that
+// an application can share its logger.
+enum class LogLevel { kPanic, kFatal, kError, kWarn, kInfo, kDebug };
+
+// Where the library's log lines go.
+//
+// Thread safety: both methods are called from many threads at the same time.
+// Lifetime: `SetLogger` shares it. The one that was replaced may still be inside `Log` when
+// `SetLogger` returns, and is destroyed when the last such call has returned.
+class XTCP_API Logger {
+ public:
+  virtual ~Logger();
+
+  // Whether `Log` should be called for this level. Called before the text is built, so it must be
+  // cheap.
+  virtual bool Enabled(LogLevel level) const = 0;
+
+  // Takes one line without a line end: at most 512 bytes of printable text, in which bytes that
+  // came from a peer or from user code are escaped. `file` and `line` name the place in the
+  // library. No lock of the library is held: `Send`, the stops and `SetLogger` may be called. What
+  // it throws is swallowed.
+  virtual void Log(LogLevel level, std::string_view text, const char* file, int line) = 0;
+};
+
+// Replaces the process's logger. Null, the default, means no output at all: a log site then costs
+// one relaxed load, and its text is not built. Any thread, also inside `Logger::Log`.
+XTCP_API void SetLogger(std::shared_ptr<Logger> logger);
+
+}  // namespace xtcp

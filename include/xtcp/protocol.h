@@ -1,0 +1,75 @@
+#pragma once
+
+#include <xtcp/bytes.h>
+#include <xtcp/export.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <system_error>
+#include <vector>
+
+namespace xtcp {
+
+// One message of the user's protocol. Derive from it; the library only carries it from `Unpack` to
+// `Handler::OnEvent`, and from `SendPacket` to `PackTo`.
+class XTCP_API Packet {
+ public:
+  virtual ~Packet();
+
+  // A short text for logs; "packet" unless overridden.
+  virtual std::string ToString() const;
+};
+
+using PacketPtr = std::unique_ptr<Packet>;
+
+// The answer of `Protocol::Unpack`.
+struct UnpackResult {
+  PacketPtr packet{};
+  std::size_t size = 0;  // bytes of the view that this answer consumes
+  std::error_code error{};
+};
+
+// How packets look on the wire.
+//
+// Thread safety: one object serves all connections and all threads at the same time, so it is
+// stateless. Lifetime: shared by `Options` and by every connection made from them.
+class XTCP_API Protocol {
+ public:
+  virtual ~Protocol();
+
+  // The exact number of bytes that `PackTo` will write, or 0 for a packet that cannot be packed.
+  virtual std::size_t PackSize(const Packet& packet) const = 0;
+
+  // Writes the packet. `writer` has room for exactly what `PackSize` said. An error, an exception,
+  // or another number of bytes is the result of `SendPacket`; then nothing is queued and the
+  // connection goes on. After a `PackSize` of 0 it is called with no room at all, to say why. It
+  // runs on the thread that calls `SendPacket`, with no lock of the library held.
+  virtual std::error_code PackTo(const Packet& packet, Writer& writer) const = 0;
+
+  // Takes the first packet from `buf`, which holds all bytes that wait and is never empty:
+  //
+  //   packet  size  error   meaning
+  //   null    0     none    more bytes are needed
+  //   null    n     none    n bytes are skipped (padding, keep-alives)
+  //   null    n     set     a bad packet of n bytes: OnUnpackError gets them, unpacking goes on
+  //   behind it null    0     set     no way to resynchronise: OnUnpackError gets all that waits,
+  //   then the
+  //                         connection ends (CloseReason::kProtocolError)
+  //   set     n     none    one packet
+  //
+  // Anything else, or n beyond the view, ends the connection (kProtocolError), and so does an
+  // exception (kException). "More bytes are needed" with `Options::max_packet_size` bytes waiting
+  // ends it with kPacketTooLarge. The view is valid during the call, and for a packet that keeps a
+  // part of it until `OnEvent` returns; a packet that leaves `OnEvent` must own its bytes. Loop
+  // thread only.
+  virtual UnpackResult Unpack(std::span<const std::byte> buf) const = 0;
+
+  // Packs into `*out`, which is replaced: for packing once and sending to many. On an error, the
+  // same as `SendPacket` would give (`Errc::kBadPacket`, `Errc::kNoMemory`, or the packer's own),
+  // `*out` is empty. The library does not call it. Any thread.
+  std::error_code Pack(const Packet& packet, std::vector<std::byte>* out) const;
+};
+
+}  // namespace xtcp

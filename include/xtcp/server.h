@@ -1,0 +1,88 @@
+#pragma once
+
+#include <xtcp/address.h>
+#include <xtcp/export.h>
+#include <xtcp/options.h>
+#include <xtcp/stop_mode.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+namespace xtcp {
+
+// Totals since the start. Always accepted_bytes = written_bytes + unsent_bytes.
+struct ServerStats {
+  std::uint64_t accepted = 0;       // connections admitted
+  std::uint64_t refused = 0;        // over `max_connections`, or their set-up failed
+  std::uint64_t closed = 0;         // of those admitted
+  std::uint64_t accept_errors = 0;  // failed accept4(2) calls, EAGAIN and EINTR apart
+  std::uint64_t exceptions = 0;     // that left user code
+
+  std::uint64_t received_bytes = 0;
+  std::uint64_t accepted_bytes = 0;  // by `Send`
+  std::uint64_t written_bytes = 0;   // taken by the kernel
+  std::uint64_t unsent_bytes = 0;    // queued now, or dropped at a close
+  std::uint64_t unacked_bytes = 0;   // of connections that have closed
+};
+
+// Listens, accepts, and serves connections on one or more event loops.
+//
+// Thread safety: any thread, except that `Listen` and `Adopt` come before `Serve`.
+// Lifetime: neither copied nor moved. It serves once. Connections may outlive it; sending on them
+// then gives `Errc::kClosed`.
+class XTCP_API Server {
+ public:
+  // Throws `std::invalid_argument` as `Options` says. Opens nothing yet.
+  explicit Server(Options options);
+
+  // `Stop(kImmediately)`, then waits for `Serve` to end. Inside a callback it does not wait: the
+  // inside lives on until `Serve` has returned.
+  ~Server();
+
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  // `Listen`, then `Serve`.
+  [[nodiscard]] std::error_code ListenAndServe(std::string_view address);
+
+  // Opens one more listening socket: "host:port", ":port" (one IPv6 socket that also takes IPv4;
+  // IPv4 only where IPv6 is off), "[::]:port" (IPv6 only), "[v6]:port", "unix:/path",
+  // "unix:@abstract". Port 0 lets the system choose; `Addresses` tells. A socket file on which
+  // nobody answers is removed first. Returns `Errc::kBadAddress`, `kHostNotFound`, `kAlreadyUsed`
+  // (after `Serve`), or the system's error; then nothing is left behind.
+  [[nodiscard]] std::error_code Listen(std::string_view address);
+
+  // Takes over a listening stream socket made elsewhere, made non-blocking and close-on-exec here.
+  // With `Errc::kNotListening` or another error it stays the caller's.
+  [[nodiscard]] std::error_code Adopt(int listening_fd);
+
+  // Serves on this thread, which runs the first loop, and on `Options::loops` - 1 more, which it
+  // starts and joins. Returns no error when a stop ended it or came first; `Errc::kNotListening`
+  // without a listener, `kAlreadyUsed` the second time, `kWouldDeadlock` inside a callback. When
+  // the last listener is dead, or a loop fails, it stops gracefully and returns that error.
+  [[nodiscard]] std::error_code Serve();
+
+  // Stops listening, and every connection; `StopMode` says how. Needs no memory and no descriptor.
+  // Any thread, any callback, any number of times, also before `Serve`; not async-signal-safe.
+  StopReport Stop(StopMode mode);
+
+  bool IsStopped() const;
+
+  // Where it listens, or listened, in the order of `Listen` and `Adopt`.
+  std::vector<Address> Addresses() const;
+
+  // Connections that are admitted and have not delivered `kClosed` yet.
+  std::size_t ConnectionCount() const;
+
+  ServerStats Stats() const;
+
+ private:
+  class Inside;
+  std::shared_ptr<Inside> inside_;
+};
+
+}  // namespace xtcp

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <system_error>
+
+namespace xtcp {
+
+// How a stop ends connections. From each of them on, `Send` is refused with `Errc::kStopping`. A
+// later stop can only be more immediate; a softer one changes nothing.
+enum class StopMode {
+  // Close now. What was accepted but not yet written is dropped, and counted as unsent.
+  kImmediately,
+
+  // Write all that was accepted, shut down the write side, read and discard until the peer's end of
+  // stream, then close. It ends early on an error, and in any case `Options::linger_timeout` after
+  // it
+  // began. A peer that takes everything in that time gets every byte and a FIN. The call returns at
+  // once.
+  kGracefullyButNotWait,
+
+  // The same, and the call returns when all of it is done: every `kClosed` has been delivered,
+  // every
+  // descriptor is closed, and no callback runs or will run. It never softens a stop under way:
+  // after
+  // `kImmediately` it just waits. Inside a callback of this library it does not wait; it starts the
+  // graceful stop and reports `Errc::kWouldDeadlock`.
+  kGracefullyAndWait,
+};
+
+// What a stop did.
+//
+// `kImmediately` and `kGracefullyButNotWait` return at once and fill in `connections` only. Every
+// `kGracefullyAndWait`, also one made after the end, returns the same final account of the whole
+// stop.
+struct StopReport {
+  // `Errc::kWouldDeadlock` for a waiting stop inside a callback, else none.
+  std::error_code error{};
+
+  // Connections that were open when the stop began, or were admitted while it ran.
+  std::size_t connections = 0;
+
+  // How many of them `linger_timeout` or a later `kImmediately` ended.
+  std::size_t cut = 0;
+
+  // Bytes that `Send` had accepted and the kernel never took, summed over `connections`.
+  std::uint64_t unsent_bytes = 0;
+
+  // Bytes that the kernel took and the peer's kernel had not acknowledged just before `close`: an
+  // upper bound on what can still be lost. 0 does not prove that the peer's application read them.
+  std::uint64_t unacked_bytes = 0;
+};
+
+}  // namespace xtcp

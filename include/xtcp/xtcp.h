@@ -1,0 +1,18 @@
+#pragma once
+
+// All of xtcp, except the adapter in spdlog_logger.h.
+
+#include <xtcp/address.h>
+#include <xtcp/bytes.h>
+#include <xtcp/conn.h>
+#include <xtcp/error.h>
+#include <xtcp/handler.h>
+#include <xtcp/logger.h>
+#include <xtcp/options.h>
+#include <xtcp/protocol.h>
+#include <xtcp/server.h>
+#include <xtcp/stop_mode.h>
+
+#define XTCP_VERSION_MAJOR 0
+#define XTCP_VERSION_MINOR 1
+#define XTCP_VERSION_PATCH 0

@@ -1,0 +1,104 @@
+#include "socket/syscalls.h"
+
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <new>
+#include <utility>
+
+namespace xtcp::sys {
+
+int Socket(int domain, int type, int protocol) { return ::socket(domain, type, protocol); }
+int Bind(int fd, const sockaddr* address, socklen_t size) { return ::bind(fd, address, size); }
+int Listen(int fd, int backlog) { return ::listen(fd, backlog); }
+int Connect(int fd, const sockaddr* address, socklen_t size) {
+  return ::connect(fd, address, size);
+}
+int Accept4(int fd, sockaddr* address, socklen_t* size, int flags) {
+  return ::accept4(fd, address, size, flags);
+}
+int GetSockName(int fd, sockaddr* address, socklen_t* size) {
+  return ::getsockname(fd, address, size);
+}
+int GetPeerName(int fd, sockaddr* address, socklen_t* size) {
+  return ::getpeername(fd, address, size);
+}
+int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) {
+  return ::setsockopt(fd, level, name, value, size);
+}
+int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) {
+  return ::getsockopt(fd, level, name, value, size);
+}
+int Shutdown(int fd, int how) { return ::shutdown(fd, how); }
+int Close(int fd) { return ::close(fd); }
+
+ssize_t Recv(int fd, void* buffer, std::size_t size, int flags) {
+  return ::recv(fd, buffer, size, flags);
+}
+ssize_t Send(int fd, const void* buffer, std::size_t size, int flags) {
+  return ::send(fd, buffer, size, flags);
+}
+ssize_t SendMsg(int fd, const msghdr* message, int flags) { return ::sendmsg(fd, message, flags); }
+int IoctlOutq(int fd, int* bytes) { return ::ioctl(fd, SIOCOUTQ, bytes); }
+int FcntlGet(int fd, int command) { return ::fcntl(fd, command); }
+int FcntlSet(int fd, int command, int flags) { return ::fcntl(fd, command, flags); }
+
+int EpollCreate() { return ::epoll_create1(EPOLL_CLOEXEC); }
+int EpollCtl(int epoll_fd, int operation, int fd, epoll_event* event) {
+  return ::epoll_ctl(epoll_fd, operation, fd, event);
+}
+int EpollWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms) {
+  return ::epoll_wait(epoll_fd, events, max_events, timeout_ms);
+}
+int EventFd() { return ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
+ssize_t Write(int fd, const void* buffer, std::size_t size) { return ::write(fd, buffer, size); }
+
+int Lstat(const char* path, struct stat* status) { return ::lstat(path, status); }
+int Unlink(const char* path) { return ::unlink(path); }
+int GetRlimit(int resource, rlimit* limit) {
+  return ::getrlimit(static_cast<__rlimit_resource_t>(resource), limit);
+}
+int AvailableProcessors() {
+  cpu_set_t set;
+  if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  const int count = CPU_COUNT(&set);
+  return count > 0 ? count : 1;
+}
+
+int GetAddrInfo(const char* node, const char* service, const addrinfo* hints, addrinfo** result) {
+  return ::getaddrinfo(node, service, hints, result);
+}
+void FreeAddrInfo(addrinfo* list) { ::freeaddrinfo(list); }
+
+std::chrono::nanoseconds Now() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+}
+
+std::error_code StartThread(std::function<void()> body, std::thread* thread) {
+  // A thread inherits the mask, so nothing can reach it before it has blocked the signals itself.
+  sigset_t blocked, old;
+  ::sigfillset(&blocked);
+  for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF}) {
+    ::sigdelset(&blocked, signal);
+  }
+  ::pthread_sigmask(SIG_BLOCK, &blocked, &old);
+  std::error_code error;
+  try {
+    *thread = std::thread(std::move(body));
+  } catch (const std::system_error& failure) {
+    error = failure.code();
+  } catch (const std::bad_alloc&) {
+    error = std::make_error_code(std::errc::not_enough_memory);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  return error;
+}
+
+}  // namespace xtcp::sys

@@ -1,0 +1,65 @@
+#pragma once
+
+#include <netdb.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <system_error>
+#include <thread>
+
+// The seam: every system call the library makes, the clock, and thread creation. The production
+// versions live in this one object of the archive and do nothing but make the call, so that what is
+// decided about errors (EINTR included) is decided above, where a test can reach it: a test program
+// that defines these functions itself links the very archive that ships, less this object.
+//
+// Unless said otherwise: as the manual page of the same name (section 2), -1 and `errno` on
+// failure.
+namespace xtcp::sys {
+
+int Socket(int domain, int type, int protocol);
+int Bind(int fd, const sockaddr* address, socklen_t size);
+int Listen(int fd, int backlog);
+int Connect(int fd, const sockaddr* address, socklen_t size);
+int Accept4(int fd, sockaddr* address, socklen_t* size, int flags);
+int GetSockName(int fd, sockaddr* address, socklen_t* size);
+int GetPeerName(int fd, sockaddr* address, socklen_t* size);
+int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size);
+int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size);
+int Shutdown(int fd, int how);
+int Close(int fd);
+
+ssize_t Recv(int fd, void* buffer, std::size_t size, int flags);
+ssize_t Send(int fd, const void* buffer, std::size_t size, int flags);
+ssize_t SendMsg(int fd, const msghdr* message, int flags);
+int IoctlOutq(int fd, int* bytes);  // ioctl(fd, SIOCOUTQ, bytes)
+int FcntlGet(int fd, int command);  // fcntl(fd, command): F_GETFL, F_GETFD
+int FcntlSet(int fd, int command, int flags);
+
+int EpollCreate();  // epoll_create1(EPOLL_CLOEXEC)
+int EpollCtl(int epoll_fd, int operation, int fd, epoll_event* event);
+int EpollWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms);
+int EventFd();                                                // non-blocking, close-on-exec
+ssize_t Write(int fd, const void* buffer, std::size_t size);  // to an eventfd
+
+int Lstat(const char* path, struct stat* status);
+int Unlink(const char* path);
+int GetRlimit(int resource, rlimit* limit);
+int AvailableProcessors();  // by sched_getaffinity(2); at least 1
+
+// As getaddrinfo(3): 0 or an EAI_ code.
+int GetAddrInfo(const char* node, const char* service, const addrinfo* hints, addrinfo** result);
+void FreeAddrInfo(addrinfo* list);
+
+// CLOCK_MONOTONIC.
+std::chrono::nanoseconds Now();
+
+// Starts a thread in which every signal is blocked but the synchronous ones and SIGPROF. An error
+// when the system refuses.
+std::error_code StartThread(std::function<void()> body, std::thread* thread);
+
+}  // namespace xtcp::sys
