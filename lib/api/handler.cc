@@ -1,0 +1,11 @@
+#include <xtcp/handler.h>
+
+namespace xtcp {
+
+Handler::~Handler() = default;
+
+void Handler::OnUnpackError(const ConnPtr&, std::span<const std::byte>, std::error_code) {}
+
+void Handler::OnSendReady(const ConnPtr&) {}
+
+}  // namespace xtcp

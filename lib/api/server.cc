@@ -1,0 +1,444 @@
+#include <xtcp/error.h>
+#include <xtcp/server.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+#include <thread>
+#include <utility>
+
+#include "base/callback_scope.h"
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/validate_options.h"
+#include "conn/acceptor.h"
+#include "conn/worker.h"
+#include "socket/resolve.h"
+#include "socket/socket.h"
+#include "socket/syscalls.h"
+
+namespace xtcp {
+
+using internal::AcceptedSocket;
+using internal::Acceptor;
+using internal::ConnContext;
+using internal::InsideCallback;
+using internal::MutexLock;
+using internal::SocketAddress;
+using internal::SocketFile;
+using internal::UniqueFd;
+using internal::Worker;
+
+// All of a server that must live until `Serve` has returned, whatever becomes of the `Server`.
+//
+// How it stops: `Stop` notes the stop and posts it to every worker. The first worker closes the
+// listeners; each ends its own connections. When the last connection is gone the workers are told
+// to quit, `Serve` joins them, closes what is left, and releases those who wait in `Stop`.
+class Server::Inside final : public internal::WorkerOwner, public internal::AcceptSink {
+ public:
+  explicit Inside(Options options) : options_(std::move(options)) {}
+
+  std::error_code Listen(std::string_view address);
+  std::error_code Adopt(int fd);
+  std::error_code Serve();
+  StopReport Stop(StopMode mode);
+  void WaitForEnd();
+  bool IsStopped() const;
+  std::vector<Address> Addresses() const;
+  std::size_t ConnectionCount() const;
+  ServerStats Stats() const;
+
+ private:
+  enum class Life { kIdle, kStarting, kServing, kEnded };
+  enum StopLevel { kNoStop, kGraceful, kNow };
+
+  // WorkerOwner, on the workers' threads.
+  void ConnectionEnded(const StopReport& ending) override;
+  void ConnectionRefused(bool by_stop) override;
+  void StopReachedLoop(Worker& worker) override;
+
+  // AcceptSink, on the first worker's thread.
+  bool MayAdmit() override;
+  void Accepted(AcceptedSocket socket) override;
+  void AcceptFailed() override;
+  void ListenerDied(std::error_code error) override;
+
+  std::error_code AddListener(UniqueFd& fd, const SocketFile& file);
+  std::error_code MakeWorkers();
+  std::error_code StartAcceptors();
+  void RunWorkers();
+  void RunWorker(Worker& worker);
+  void Fail(std::error_code error);
+  void QuitWorkers();
+  void CloseAll();
+
+  const Options options_;
+
+  // Written while nothing runs: the workers by `Serve`, before `kServing`; the acceptors before
+  // `Serve`, and then on the first worker's thread.
+  std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::thread> threads_;  // of the workers but the first
+  std::vector<std::unique_ptr<Acceptor>> acceptors_;
+  std::size_t max_connections_ = 0;
+  std::size_t next_worker_ = 0;  // first worker's thread only
+
+  mutable internal::Mutex mu_;
+  internal::CondVar ended_;
+  Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
+  int stop_ XTCP_GUARDED_BY(mu_) = kNoStop;
+  std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // admitted and not ended
+  StopReport report_ XTCP_GUARDED_BY(mu_);
+  std::error_code error_ XTCP_GUARDED_BY(mu_);
+  std::vector<Address> addresses_ XTCP_GUARDED_BY(mu_);
+  std::uint64_t accepted_ XTCP_GUARDED_BY(mu_) = 0;
+  std::uint64_t refused_ XTCP_GUARDED_BY(mu_) = 0;
+  std::uint64_t closed_ XTCP_GUARDED_BY(mu_) = 0;
+  std::uint64_t accept_errors_ XTCP_GUARDED_BY(mu_) = 0;
+};
+
+// ---- Listening.
+
+std::error_code Server::Inside::Listen(std::string_view address) {
+  {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+  }
+  const internal::Resolution resolution = internal::ResolveForListen(address);
+  if (resolution.error) return resolution.error;
+  UniqueFd fd;
+  SocketFile file;
+  const std::error_code error = internal::OpenListener(
+      resolution.addresses.front(), resolution.any_family,
+      {.backlog = options_.backlog, .reuse_port = options_.reuse_port}, &fd, &file);
+  return error ? error : AddListener(fd, file);
+}
+
+std::error_code Server::Inside::Adopt(int fd) {
+  {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+  }
+  if (const std::error_code error = internal::PrepareAdopted(fd)) return error;
+  UniqueFd owned(fd);
+  const std::error_code error = AddListener(owned, SocketFile{});
+  if (error) (void)owned.Release();  // it stays the caller's
+  return error;
+}
+
+// Takes `fd` over when there is no error.
+std::error_code Server::Inside::AddListener(UniqueFd& fd, const SocketFile& file) {
+  SocketAddress bound;
+  if (const std::error_code error = internal::LocalAddressOf(fd.get(), &bound)) return error;
+  try {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+    addresses_.reserve(addresses_.size() + 1);
+    acceptors_.reserve(acceptors_.size() + 1);
+    Address address = internal::ToAddress(bound);
+    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, file));
+    addresses_.push_back(std::move(address));
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  return {};
+}
+
+std::vector<Address> Server::Inside::Addresses() const {
+  MutexLock lock(mu_);
+  return addresses_;
+}
+
+// ---- Serving.
+
+std::error_code Server::Inside::Serve() {
+  if (InsideCallback()) return Errc::kWouldDeadlock;
+  {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+    if (stop_ != kNoStop) {
+      life_ = Life::kEnded;
+      return {};
+    }
+    if (acceptors_.empty()) return Errc::kNotListening;
+    life_ = Life::kStarting;
+  }
+  std::error_code error = MakeWorkers();
+  if (!error) error = StartAcceptors();
+  if (!error) RunWorkers();
+  CloseAll();
+  MutexLock lock(mu_);
+  life_ = Life::kEnded;
+  ended_.NotifyAll();
+  return error ? error : error_;
+}
+
+std::error_code Server::Inside::MakeWorkers() {
+  const std::size_t count =
+      options_.loops > 0 ? options_.loops : static_cast<std::size_t>(sys::AvailableProcessors());
+  try {
+    threads_.reserve(count);
+    workers_.reserve(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      workers_.push_back(std::make_unique<Worker>(
+          *this, options_,
+          std::make_shared<ConnContext>(options_.protocol, options_.send_buffer_limit),
+          i == 0 ? acceptors_.size() : 0));
+      if (const std::error_code error = workers_.back()->Open()) return error;
+    }
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  return {};
+}
+
+std::error_code Server::Inside::StartAcceptors() {
+  max_connections_ = options_.max_connections;
+  if (max_connections_ == 0) {
+    rlimit limit{};
+    if (sys::GetRlimit(RLIMIT_NOFILE, &limit) != 0) return {errno, std::system_category()};
+    max_connections_ = limit.rlim_cur - std::min<rlim_t>(64, limit.rlim_cur / 2);
+  }
+  const internal::TcpOptions tcp{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
+                                 options_.user_timeout};
+  for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
+    const std::error_code error = acceptor->Start(workers_.front()->loop(), *this, tcp);
+    if (error) return error;
+  }
+  return {};
+}
+
+void Server::Inside::RunWorkers() {
+  bool stopped = false;
+  {
+    MutexLock lock(mu_);
+    life_ = Life::kServing;
+    stopped = stop_ != kNoStop;
+  }
+  if (stopped) QuitWorkers();  // a stop came while we were starting
+  for (std::size_t i = 1; i < workers_.size(); ++i) {
+    Worker* worker = workers_[i].get();
+    std::thread thread;
+    const std::error_code error = sys::StartThread([this, worker] { RunWorker(*worker); }, &thread);
+    if (error) {
+      Fail(error);
+      break;
+    }
+    threads_.push_back(std::move(thread));
+  }
+  RunWorker(*workers_.front());
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void Server::Inside::RunWorker(Worker& worker) {
+  if (const std::error_code error = worker.Run()) Fail(error);
+}
+
+void Server::Inside::CloseAll() {
+  for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Close();
+  for (const std::unique_ptr<Worker>& worker : workers_) worker->Close();
+}
+
+// A loop is broken, or no listener is left: stop gracefully, and return the first such error from
+// `Serve`.
+void Server::Inside::Fail(std::error_code error) {
+  {
+    MutexLock lock(mu_);
+    if (!error_) error_ = error;
+  }
+  Stop(StopMode::kGracefullyButNotWait);
+}
+
+// ---- Accepting.
+
+bool Server::Inside::MayAdmit() {
+  MutexLock lock(mu_);
+  if (stop_ != kNoStop || open_ >= max_connections_) {
+    ++refused_;
+    return false;
+  }
+  ++open_;
+  ++accepted_;
+  return true;
+}
+
+void Server::Inside::Accepted(AcceptedSocket socket) {
+  if (!socket.fd.valid()) {
+    ConnectionRefused(false);
+    return;
+  }
+  Worker& worker = *workers_[next_worker_];
+  next_worker_ = (next_worker_ + 1) % workers_.size();
+  if (&worker == workers_.front().get()) {
+    worker.Admit(std::move(socket));
+  } else if (!worker.Deal(std::move(socket))) {
+    ConnectionRefused(false);
+  }
+}
+
+void Server::Inside::AcceptFailed() {
+  MutexLock lock(mu_);
+  ++accept_errors_;
+}
+
+void Server::Inside::ListenerDied(std::error_code error) {
+  for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
+    if (!acceptor->closed()) return;
+  }
+  Fail(error);
+}
+
+void Server::Inside::ConnectionRefused(bool by_stop) {
+  bool last = false;
+  {
+    MutexLock lock(mu_);
+    --open_;
+    if (by_stop) {
+      ++closed_;
+    } else {
+      --accepted_;
+      ++refused_;
+    }
+    last = stop_ != kNoStop && open_ == 0;
+  }
+  if (last) QuitWorkers();
+}
+
+void Server::Inside::ConnectionEnded(const StopReport& ending) {
+  bool last = false;
+  {
+    MutexLock lock(mu_);
+    --open_;
+    ++closed_;
+    if (stop_ != kNoStop) {
+      report_.cut += ending.cut;
+      report_.unsent_bytes += ending.unsent_bytes;
+      report_.unacked_bytes += ending.unacked_bytes;
+    }
+    last = stop_ != kNoStop && open_ == 0;
+  }
+  if (last) QuitWorkers();
+}
+
+// ---- Stopping.
+
+StopReport Server::Inside::Stop(StopMode mode) {
+  const bool waits = mode == StopMode::kGracefullyAndWait;
+  const bool would_deadlock = waits && InsideCallback();
+  bool tell = false;
+  bool quit = false;
+  std::vector<std::unique_ptr<Acceptor>> idle;
+  StopReport report;
+  {
+    MutexLock lock(mu_);
+    const int level = mode == StopMode::kImmediately ? kNow : kGraceful;
+    if (stop_ == kNoStop) report_.connections = open_;
+    tell = level > stop_ && life_ == Life::kServing;
+    quit = tell && open_ == 0;
+    stop_ = std::max(stop_, level);
+    if (life_ == Life::kIdle) idle.swap(acceptors_);
+    report.connections = report_.connections;
+  }
+  for (const std::unique_ptr<Acceptor>& acceptor : idle) acceptor->Close();
+  if (tell) {
+    for (const std::unique_ptr<Worker>& worker : workers_) worker->RequestStop(mode);
+  }
+  if (quit) QuitWorkers();
+  if (would_deadlock) report.error = Errc::kWouldDeadlock;
+  if (!waits || would_deadlock) return report;
+  WaitForEnd();
+  MutexLock lock(mu_);
+  return report_;
+}
+
+void Server::Inside::WaitForEnd() {
+  MutexLock lock(mu_);
+  while (life_ == Life::kStarting || life_ == Life::kServing) ended_.Wait(mu_);
+}
+
+void Server::Inside::QuitWorkers() {
+  for (const std::unique_ptr<Worker>& worker : workers_) worker->RequestQuit();
+}
+
+void Server::Inside::StopReachedLoop(Worker& worker) {
+  if (&worker != workers_.front().get()) return;
+  for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Close();
+}
+
+bool Server::Inside::IsStopped() const {
+  MutexLock lock(mu_);
+  return stop_ != kNoStop || life_ == Life::kEnded;
+}
+
+// ---- Counting.
+
+std::size_t Server::Inside::ConnectionCount() const {
+  MutexLock lock(mu_);
+  return open_;
+}
+
+ServerStats Server::Inside::Stats() const {
+  ServerStats stats;
+  {
+    MutexLock lock(mu_);
+    stats.accepted = accepted_;
+    stats.refused = refused_;
+    stats.closed = closed_;
+    stats.accept_errors = accept_errors_;
+    if (life_ == Life::kIdle || life_ == Life::kStarting) return stats;
+  }
+  for (const std::unique_ptr<Worker>& worker : workers_) {
+    const internal::LoopTotals& totals = worker->totals();
+    stats.exceptions += totals.exceptions.load(std::memory_order_relaxed);
+    stats.received_bytes += totals.received_bytes.load(std::memory_order_relaxed);
+    stats.unacked_bytes += totals.unacked_bytes.load(std::memory_order_relaxed);
+    // In this order: what was written had been accepted before.
+    stats.written_bytes += totals.written_bytes.load(std::memory_order_acquire);
+    stats.accepted_bytes += totals.accepted_bytes.load(std::memory_order_relaxed) +
+                            worker->context().accepted_elsewhere.load(std::memory_order_relaxed);
+  }
+  stats.unsent_bytes = stats.accepted_bytes - stats.written_bytes;
+  return stats;
+}
+
+// ---- The handle.
+
+Server::Server(Options options) {
+  internal::ValidateOptions(options);
+  inside_ = std::make_shared<Inside>(std::move(options));
+}
+
+Server::~Server() {
+  inside_->Stop(StopMode::kImmediately);
+  if (!InsideCallback()) inside_->WaitForEnd();
+}
+
+// Those that may outlast the handle keep the inside themselves.
+std::error_code Server::ListenAndServe(std::string_view address) {
+  const std::shared_ptr<Inside> inside = inside_;
+  const std::error_code error = InsideCallback() ? Errc::kWouldDeadlock : inside->Listen(address);
+  return error ? error : inside->Serve();
+}
+
+std::error_code Server::Serve() {
+  const std::shared_ptr<Inside> inside = inside_;
+  return inside->Serve();
+}
+
+StopReport Server::Stop(StopMode mode) {
+  const std::shared_ptr<Inside> inside = inside_;
+  return inside->Stop(mode);
+}
+
+std::error_code Server::Listen(std::string_view address) { return inside_->Listen(address); }
+
+std::error_code Server::Adopt(int listening_fd) { return inside_->Adopt(listening_fd); }
+
+bool Server::IsStopped() const { return inside_->IsStopped(); }
+
+std::vector<Address> Server::Addresses() const { return inside_->Addresses(); }
+
+std::size_t Server::ConnectionCount() const { return inside_->ConnectionCount(); }
+
+ServerStats Server::Stats() const { return inside_->Stats(); }
+
+}  // namespace xtcp

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace xtcp::internal {
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void CheckFailed(const char* text, const char* file,
+                                                               int line) noexcept {
+  std::fprintf(stderr, "xtcp: %s:%d: %s\n", file, line, text);
+  std::abort();
+}
+
+}  // namespace xtcp::internal
+
+// Always on. Only for what proves that the library's own memory is corrupt: what a caller, a peer
+// or the kernel can cause is handled, never checked.
+#define XTCP_CHECK(condition, text)        \
+  (__builtin_expect(!!(condition), 1) != 0 \
+       ? static_cast<void>(0)              \
+       : ::xtcp::internal::CheckFailed(text, __FILE__, __LINE__))
+
+// The same for hot paths: on where XTCP_DEBUG_CHECKS is defined (the sanitizer builds define it),
+// elsewhere compiled but never evaluated.
+#ifdef XTCP_DEBUG_CHECKS
+#define XTCP_DCHECK(condition, text) XTCP_CHECK(condition, text)
+#else
+#define XTCP_DCHECK(condition, text) static_cast<void>(sizeof((condition) ? text : text))
+#endif

@@ -1,0 +1,83 @@
+#pragma once
+
+#include <xtcp/logger.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+namespace xtcp::internal {
+
+// Whether there is a logger. It is only a hint that spares silent sites the lock, so relaxed is
+// enough: a site that sees it late writes one line less or finds no logger.
+extern std::atomic<bool> logger_is_set;
+
+// Lets through at most 10 lines in any second (R10), and counts the others. Thread safe, no lock.
+class LogLimiter {
+ public:
+  constexpr LogLimiter() = default;
+
+  // Whether a line may be written at `now`; if so, how many were not since the last one.
+  bool Admit(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept;
+
+ private:
+  // Relaxed, both: they order nothing else.
+  std::atomic<std::int64_t> due_{0};
+  std::atomic<std::uint64_t> suppressed_{0};
+};
+
+// One line on its way to the logger, which it keeps alive. The application's code is called with no
+// lock held and within a CallbackScope; what it throws is swallowed. A line that the library logs
+// because of what a logger does inside `Log` is dropped: it would recurse without end.
+class LogEntry {
+ public:
+  static constexpr std::size_t kMaxSize = 512;
+
+  explicit LogEntry(LogLevel level) noexcept;
+  ~LogEntry();
+  LogEntry(const LogEntry&) = delete;
+  LogEntry& operator=(const LogEntry&) = delete;
+
+  // There is a logger, and it wants this level.
+  bool wanted() const noexcept { return logger_ != nullptr; }
+
+  bool Admit(LogLimiter& limiter, std::chrono::nanoseconds now) noexcept {
+    return limiter.Admit(now, &suppressed_);
+  }
+
+  // Formats, escapes and hands over. Only when wanted.
+  void Write(const char* file, int line, const char* format, ...) noexcept
+      __attribute__((format(printf, 4, 5)));
+
+ private:
+  const LogLevel level_;
+  std::uint64_t suppressed_ = 0;
+  std::shared_ptr<Logger> logger_;
+};
+
+}  // namespace xtcp::internal
+
+// XTCP_LOG(kWarn, "printf-style %s", …): one line of at most 512 bytes. Every byte that is not
+// printable ASCII becomes \xNN, so that nobody forges a second line. Without a logger: one relaxed
+// load; the arguments are not evaluated, nor are they when the logger does not want the level. Call
+// it with no lock held.
+#define XTCP_LOG(level, ...)                                                              \
+  do {                                                                                    \
+    if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {                \
+      ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);                 \
+      if (xtcp_log_entry.wanted()) xtcp_log_entry.Write(__FILE__, __LINE__, __VA_ARGS__); \
+    }                                                                                     \
+  } while (false)
+
+// The same for what a peer can cause: at most 10 lines in any second from this site. The next line
+// says how many were suppressed. `now` is the monotonic clock's, in nanoseconds.
+#define XTCP_LOG_LIMITED(now, level, ...)                                           \
+  do {                                                                              \
+    if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {          \
+      static constinit ::xtcp::internal::LogLimiter xtcp_log_limiter;               \
+      ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);           \
+      if (xtcp_log_entry.wanted() && xtcp_log_entry.Admit(xtcp_log_limiter, (now))) \
+        xtcp_log_entry.Write(__FILE__, __LINE__, __VA_ARGS__);                      \
+    }                                                                               \
+  } while (false)

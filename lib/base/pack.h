@@ -1,0 +1,40 @@
+#pragma once
+
+#include <xtcp/error.h>
+#include <xtcp/protocol.h>
+
+#include <cstddef>
+#include <new>
+#include <span>
+#include <system_error>
+
+#include "base/callback_scope.h"
+
+namespace xtcp::internal {
+
+// What `Conn::SendPacket` and `Protocol::Pack` have in common: lets the protocol pack `packet` into
+// the room that `bool allocate(std::size_t size, std::span<std::byte>* room)` finds for exactly
+// that many bytes. False from it is kNoMemory. Whatever goes wrong is the result; then the caller
+// drops the room. No lock is held.
+template <typename Allocate>
+std::error_code PackPacket(const Protocol& protocol, const Packet& packet,
+                           const Allocate& allocate) noexcept {
+  const CallbackScope scope;
+  try {
+    const std::size_t size = protocol.PackSize(packet);
+    std::span<std::byte> room;
+    if (size > 0 && !allocate(size, &room)) return Errc::kNoMemory;
+    Writer writer(room);
+    if (const std::error_code error = protocol.PackTo(packet, writer)) return error;
+    // A size of 0 says that the packet cannot be packed. A packer that then names no error has
+    // still not packed it.
+    if (size == 0 || writer.failed() || writer.written() != size) return Errc::kBadPacket;
+    return {};
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  } catch (...) {
+    return Errc::kBadPacket;
+  }
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,107 @@
+#include "conn/acceptor.h"
+
+#include <netinet/in.h>
+#include <sys/epoll.h>
+
+#include <cstring>
+#include <new>
+#include <utility>
+
+#include "base/log.h"
+
+namespace xtcp::internal {
+
+namespace {
+
+bool IsWildcard(const SocketAddress& address) {
+  if (address.base.sa_family == AF_INET) return address.ipv4.sin_addr.s_addr == INADDR_ANY;
+  return address.base.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&address.ipv6.sin6_addr);
+}
+
+}  // namespace
+
+Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file)
+    : address_(address), file_(file), every_address_(IsWildcard(address)) {
+  fd_ = std::move(fd);
+}
+
+std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink, const TcpOptions& options) {
+  loop_ = &loop;
+  sink_ = &sink;
+  if (IsTcp(address_.get())) {
+    if (const int refused = ApplyTcpOptions(fd_.get(), options); refused > 0) {
+      XTCP_LOG(kWarn, "the system refused %d socket options", refused);
+    }
+  }
+  return loop.Watch(this, EPOLLIN);
+}
+
+void Acceptor::Close() {
+  if (!fd_.valid()) return;
+  if (loop_ != nullptr) {
+    loop_->Unwatch(this);
+    loop_->Disarm(this);
+  }
+  file_.RemoveIfStillOurs();
+  fd_.Reset();
+}
+
+void Acceptor::HandleEvents(std::uint32_t) {
+  for (int i = 0; i < kAcceptsPerTurn && fd_.valid(); ++i) {
+    AcceptResult accepted = Accept(fd_.get());
+    const AcceptOutcome outcome = ClassifyAccept(accepted.error);
+    if (outcome == AcceptOutcome::kConnection) {
+      Take(std::move(accepted));
+      continue;
+    }
+    if (outcome == AcceptOutcome::kDone) return;
+    if (accepted.error != EINTR) sink_->AcceptFailed();
+    if (outcome == AcceptOutcome::kNext) continue;
+    if (outcome == AcceptOutcome::kExhausted) {
+      Rest(accepted.error);
+    } else {
+      const std::error_code error{accepted.error, std::system_category()};
+      XTCP_LOG(kError, "a listener died: %s", error.message().c_str());
+      Close();
+      sink_->ListenerDied(error);
+    }
+    return;
+  }
+}
+
+void Acceptor::HandleTimer() {
+  if (loop_->Rewatch(this, EPOLLIN)) {
+    loop_->Arm(this, loop_->Now() + kExhaustedPause);
+    return;
+  }
+  HandleEvents(EPOLLIN);
+}
+
+void Acceptor::Take(AcceptResult accepted) {
+  if (!sink_->MayAdmit()) return;  // closed at once
+  AcceptedSocket socket;
+  try {
+    SocketAddress own;
+    if (every_address_ && LocalAddressOf(accepted.fd.get(), &own)) {
+      sink_->AcceptFailed();
+    }
+    socket.local = PackedAddress(every_address_ ? own : address_);
+    socket.remote = PackedAddress(accepted.peer);
+    socket.fd = std::move(accepted.fd);
+  } catch (const std::bad_alloc&) {
+    // A Unix address with a name; the socket, not handed on, is closed and counted as refused.
+  }
+  sink_->Accepted(std::move(socket));
+}
+
+void Acceptor::Rest(int error) {
+  const std::chrono::nanoseconds now = loop_->Now();
+  if (logged_at_.count() == 0 || now - logged_at_ >= std::chrono::seconds(1)) {
+    logged_at_ = now;
+    XTCP_LOG(kWarn, "accepting rests for lack of descriptors or memory: %s",
+             std::error_code(error, std::system_category()).message().c_str());
+  }
+  if (!loop_->Rewatch(this, 0)) loop_->Arm(this, now + kExhaustedPause);
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <xtcp/address.h>
+
+#include <chrono>
+#include <system_error>
+
+#include "conn/worker.h"
+#include "reactor/channel.h"
+#include "reactor/event_loop.h"
+#include "socket/socket.h"
+
+namespace xtcp::internal {
+
+// What an acceptor reports to: the server. Called on the accepting loop's thread.
+class AcceptSink {
+ public:
+  // Whether one more connection may be admitted; it counts from now on.
+  virtual bool MayAdmit() = 0;
+
+  // An admitted connection.
+  virtual void Accepted(AcceptedSocket socket) = 0;
+
+  // accept4(2) failed, or the new socket's address could not be told.
+  virtual void AcceptFailed() = 0;
+
+  // The listener is of no use any more and has been closed.
+  virtual void ListenerDied(std::error_code error) = 0;
+
+ protected:
+  ~AcceptSink() = default;
+};
+
+// A listening socket. Where descriptors or memory run out it stops watching, and tries again a
+// little later (R4): a readable listener that cannot be accepted from would wake the loop for ever.
+class Acceptor final : public Channel {
+ public:
+  // `address` is where `fd` listens; `file` what to remove at the end, if anything.
+  Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file);
+  ~Acceptor() { Close(); }
+
+  // Begins to accept on `loop`, with the options that accepted sockets inherit (tcp(7)). Both must
+  // outlive the acceptor.
+  std::error_code Start(EventLoop& loop, AcceptSink& sink, const TcpOptions& options);
+
+  // Stops listening. On the loop's thread, or while no loop runs.
+  void Close();
+
+  bool closed() const { return !fd_.valid(); }
+
+ private:
+  // R9 and R4.
+  static constexpr int kAcceptsPerTurn = 64;
+  static constexpr std::chrono::milliseconds kExhaustedPause{75};
+
+  void HandleEvents(std::uint32_t events) override;
+  void HandleTimer() override;
+  void HandlePosted() override {}
+  void HandleRetired() override {}
+
+  void Take(AcceptResult accepted);
+  void Rest(int error);
+
+  EventLoop* loop_ = nullptr;
+  AcceptSink* sink_ = nullptr;
+  const SocketAddress address_;
+  const SocketFile file_;
+  const bool every_address_;  // then each socket has to be asked for its own
+  std::chrono::nanoseconds logged_at_{0};
+};
+
+}  // namespace xtcp::internal

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <xtcp/protocol.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include "base/mutex.h"
+#include "buffer/block_pool.h"
+#include "reactor/mailbox.h"
+
+namespace xtcp::internal {
+
+// What the connections of one loop share and may use from any thread, for as long as somebody holds
+// one of them: longer than the loop, longer than the server. It holds no handler.
+struct ConnContext {
+  ConnContext(std::shared_ptr<const Protocol> with, std::size_t limit)
+      : protocol(std::move(with)), send_buffer_limit(limit) {}
+
+  const std::shared_ptr<const Protocol> protocol;
+  const std::size_t send_buffer_limit;
+
+  Mailbox mailbox;
+  BlockPool pool;
+
+  // Bytes accepted from other threads than the loop's, for the server's totals. Relaxed: a counter.
+  std::atomic<std::uint64_t> accepted_elsewhere{0};
+
+  // Waiting stops of single connections.
+  Mutex mu;
+  CondVar ended;
+};
+
+}  // namespace xtcp::internal

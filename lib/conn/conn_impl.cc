@@ -1,0 +1,473 @@
+#include "conn/conn_impl.h"
+
+#include <sys/epoll.h>
+#include <xtcp/error.h>
+
+#include <algorithm>
+#include <exception>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "base/callback_scope.h"
+#include "base/log.h"
+#include "conn/worker.h"
+#include "socket/socket.h"
+#include "socket/syscalls.h"
+
+namespace xtcp::internal {
+
+namespace {
+
+// A read or write for which the kernel has no memory is tried again this often, this many times.
+constexpr std::chrono::milliseconds kStarvedPause{100};
+constexpr int kStarvedTries = 100;
+
+std::error_code SystemError(int error) { return {error, std::system_category()}; }
+
+}  // namespace
+
+ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, ConnState state)
+    : context_(std::move(context)), state_(state) {}
+
+ConnImpl::~ConnImpl() {
+  // Only one that was never served still has any of these.
+  MutexLock lock(mu_);
+  pending_.Clear(context_->pool);
+  sending_.Clear(context_->pool);
+  ring_.Clear(context_->pool);
+}
+
+// ---- Any thread.
+
+StopReport ConnImpl::Stop(StopMode mode) {
+  const bool waits = mode == StopMode::kGracefullyAndWait;
+  const bool would_deadlock = waits && InsideCallback();
+  bool runs = false;
+  bool post = false;
+  StopReport report;
+  {
+    MutexLock lock(mu_);
+    const ConnState state = state_.load();
+    runs = state != ConnState::kNew;
+    if (state != ConnState::kClosed) {
+      const Signal signal = mode == StopMode::kImmediately ? kStopNow : kStopGracefully;
+      signals_.store(signals_.load() | signal);
+      if (state >= ConnState::kOpen) {
+        state_.store(ConnState::kStopping);
+        stopped_open_ = true;
+      }
+      post = runs && ClaimPost();
+    }
+    report.connections = stopped_open_ ? 1 : 0;
+  }
+  if (post) context_->mailbox.Push(this);
+  if (would_deadlock) report.error = Errc::kWouldDeadlock;
+  if (waits && !would_deadlock && runs) {
+    {
+      MutexLock lock(context_->mu);
+      while (!ended_) context_->ended.Wait(context_->mu);
+    }
+    report = Ending();
+  }
+  return report;
+}
+
+std::error_code ConnImpl::DialAndServe(std::string_view) {
+  return InsideCallback() ? Errc::kWouldDeadlock : Errc::kAlreadyUsed;
+}
+
+void ConnImpl::PauseRecv() { Ask(kPaused, 0); }
+
+void ConnImpl::ResumeRecv() { Ask(0, kPaused); }
+
+void ConnImpl::Ask(std::uint8_t set, std::uint8_t clear) {
+  {
+    MutexLock lock(mu_);
+    const auto before = signals_.load();
+    const auto after = static_cast<std::uint8_t>((before | set) & ~clear);
+    if (after == before || state_.load() == ConnState::kClosed) return;
+    signals_.store(after);
+    if (state_.load() == ConnState::kNew || !ClaimPost()) return;
+  }
+  context_->mailbox.Push(this);
+}
+
+bool ConnImpl::IsStopped() const { return state_.load() >= ConnState::kStopping || StopWasAsked(); }
+
+ConnStats ConnImpl::Stats() const {
+  const Time now = sys::Now();
+  ConnStats stats;
+  MutexLock lock(mu_);
+  // In this order: what was written had been accepted before.
+  stats.written_bytes = written_bytes_.load(std::memory_order_acquire);
+  stats.accepted_bytes = accepted_bytes_.load(std::memory_order_relaxed) + pending_bytes_.load();
+  stats.accepted_sends = accepted_sends_.load(std::memory_order_relaxed) + pending_sends_;
+  stats.refused_sends = refused_sends_;
+  stats.received_bytes = received_bytes_.load(std::memory_order_relaxed);
+  stats.received_packets = received_packets_.load(std::memory_order_relaxed);
+  stats.unacked_bytes = unacked_bytes_;
+  stats.reason = reason_;
+  stats.error = error_;
+  if (opened_at_ != Time{0}) {
+    const bool closed = state_.load() == ConnState::kClosed;
+    stats.age = std::chrono::duration_cast<std::chrono::milliseconds>(closed ? opened_at_
+                                                                             : now - opened_at_);
+  }
+  return stats;
+}
+
+Address ConnImpl::LocalAddress() const {
+  MutexLock lock(mu_);
+  return local_.Unpack();
+}
+
+Address ConnImpl::RemoteAddress() const {
+  MutexLock lock(mu_);
+  return remote_.Unpack();
+}
+
+std::string ConnImpl::ToString() const {
+  return LocalAddress().ToString() + (accepted() ? " <- " : " -> ") + RemoteAddress().ToString();
+}
+
+StopReport ConnImpl::Ending() const {
+  MutexLock lock(mu_);
+  StopReport report;
+  report.connections = stopped_open_ ? 1 : 0;
+  report.cut = cut_ ? 1 : 0;
+  report.unsent_bytes = accepted_bytes_.load() + pending_bytes_.load() - written_bytes_.load();
+  report.unacked_bytes = unacked_bytes_;
+  return report;
+}
+
+bool ConnImpl::EnterState(ConnState from, ConnState to) {
+  MutexLock lock(mu_);
+  if (state_.load() != from) return false;
+  state_.store(to);
+  return true;
+}
+
+// ---- The loop's thread: begin and end.
+
+std::error_code ConnImpl::Open(Worker* worker, UniqueFd fd, PackedAddress local,
+                               PackedAddress remote, EventType first) {
+  worker_ = worker;
+  fd_ = std::move(fd);
+  const std::error_code error = worker->loop().Watch(this, EPOLLIN);
+  if (error) {
+    fd_.Reset();
+    return error;
+  }
+  const Options& options = worker->options();
+  const Time now = worker->loop().Now();
+  active_at_ = write_at_ = now;
+  if (options.first_packet_size > 0 && options.packet_deadline.count() > 0) {
+    hard_due_ = now + options.packet_deadline;
+  }
+  {
+    MutexLock lock(mu_);
+    // A dial that was stopped just now is served like any stopped connection.
+    const bool stopped = (signals_.load() & kStopSignals) != 0;
+    state_.store(stopped ? ConnState::kStopping : ConnState::kOpen);
+    stopped_open_ = stopped;
+    local_ = std::move(local);
+    remote_ = std::move(remote);
+    opened_at_ = now;
+  }
+  BeginTurn();
+  opened_ = true;
+  Deliver(first, nullptr);
+  EndTurn();
+  return {};
+}
+
+void ConnImpl::StopFromServer(StopMode mode) {
+  if (phase_ == Phase::kClosed) return;
+  {
+    MutexLock lock(mu_);
+    const Signal signal = mode == StopMode::kImmediately ? kStopNow : kStopGracefully;
+    signals_.store(signals_.load() | signal);
+    state_.store(ConnState::kStopping);
+    stopped_open_ = true;
+  }
+  BeginTurn();
+  EndTurn();
+}
+
+void ConnImpl::Abort(std::error_code error) {
+  if (phase_ == Phase::kClosed) return;
+  BeginTurn();
+  Close(CloseReason::kSystemError, error);
+  EndTurn();
+}
+
+void ConnImpl::CloseUnopened(std::error_code error) {
+  MutexLock lock(mu_);
+  state_.store(ConnState::kClosed);
+  TakePending();
+  reason_ = CloseReason::kConnectFailed;
+  error_ = error;
+  phase_ = Phase::kClosed;
+}
+
+void ConnImpl::AnnounceEnd() {
+  MutexLock lock(context_->mu);
+  ended_ = true;
+  context_->ended.NotifyAll();
+}
+
+void ConnImpl::Close(CloseReason reason, std::error_code error) {
+  EventLoop& loop = worker_->loop();
+  LoopTotals& totals = worker_->totals();
+  const bool was_stopping = phase_ == Phase::kStopping || phase_ == Phase::kLingering;
+  const bool stopped_now = (signals_.load() & kStopNow) != 0;
+  const bool cut = was_stopping && (stopped_now || reason == CloseReason::kLingerTimeout);
+  phase_ = Phase::kClosed;
+  worker_->turn.size = 0;
+
+  std::uint64_t unacked = 0;
+  if (written_bytes_.load(std::memory_order_relaxed) > 0) {
+    unacked = UnackedBytes(fd_.get());
+    if (fin_sent_ && unacked > 0) --unacked;
+  }
+  const Time now = loop.Now();
+  {
+    MutexLock lock(mu_);
+    if (local_.is_unix()) unacked = 0;  // there SIOCOUTQ counts memory
+    state_.store(ConnState::kClosed);
+    TakePending();
+    unacked_bytes_ = unacked;
+    reason_ = reason;
+    error_ = error;
+    cut_ = cut;
+    opened_at_ = std::max(now - opened_at_, Time{1});
+  }
+  loop.Unwatch(this);
+  loop.Disarm(this);
+  fd_.Reset();
+  sending_.Clear(context_->pool);
+  ring_.Clear(context_->pool);
+  Add(totals.unacked_bytes, unacked);
+  XTCP_LOG(kDebug, "%s closed: %s", ToString().c_str(),
+           std::string(xtcp::ToString(reason)).c_str());
+
+  Deliver(EventType::kClosed, nullptr);
+  user_data_.reset();
+  if (accepted()) AnnounceEnd();
+  // After the state above nobody posts any more; one who did before is waited for.
+  if (!posted()) loop.Retire(this);
+}
+
+// ---- The loop's thread: turns.
+
+void ConnImpl::HandleEvents(std::uint32_t events) {
+  BeginTurn();
+  if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) blocked_ = false;
+  if ((events & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;  // they would be reported for ever
+  if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) HandleInput(events);
+  EndTurn();
+}
+
+void ConnImpl::HandlePosted() {
+  if (phase_ == Phase::kClosed) {
+    worker_->loop().Retire(this);
+    return;
+  }
+  BeginTurn();
+  if (phase_ == Phase::kServing && !paused()) {
+    if (backlog_) {
+      UnpackRing();
+    } else if (write_error_ != 0) {
+      ReadAndUnpack();
+    }
+  }
+  EndTurn();
+}
+
+void ConnImpl::HandleTimer() {
+  BeginTurn();
+  if (starved_) {
+    starved_ = false;
+    blocked_ = false;
+    HandleInput(EPOLLIN);
+  }
+  if (NextDue() <= worker_->loop().Now()) {
+    // What has arrived, or can leave, by now counts.
+    blocked_ = false;
+    HandleInput(EPOLLIN);
+    Flush();
+    CheckDeadlines(worker_->loop().Now());
+  }
+  EndTurn();
+}
+
+void ConnImpl::HandleRetired() { worker_->Erase(*this); }
+
+void ConnImpl::Post() {
+  if (ClaimPost()) context_->mailbox.Push(this);
+}
+
+void ConnImpl::BeginTurn() { worker_->turn.conn = this; }
+
+void ConnImpl::EndTurn() {
+  if (phase_ != Phase::kClosed && (signals_.load() & kStopNow) == 0) {
+    Flush();
+    OfferSendReady();
+  }
+  if (phase_ != Phase::kClosed) Advance();
+  if (phase_ != Phase::kClosed) {
+    FollowPause();
+    Watch();
+  }
+  if (phase_ != Phase::kClosed) ScheduleTimer();
+  ReleaseBudget();
+  worker_->turn.conn = nullptr;
+}
+
+// What the callbacks and the system calls of this turn lead to.
+void ConnImpl::Advance() {
+  const std::uint8_t signals = signals_.load();
+  if (doom_ != CloseReason::kNone) {
+    Close(doom_, doom_error_);
+    return;
+  }
+  if ((signals & kStopNow) != 0) {
+    Close(CloseReason::kLocalStop, {});
+    return;
+  }
+  const bool stopping = phase_ == Phase::kStopping || phase_ == Phase::kLingering;
+  if ((signals & kStopGracefully) != 0 && !stopping) BeginGracefulStop();
+  if (phase_ == Phase::kFlushing && NothingQueued()) {
+    Close(CloseReason::kPeerClosed, {});
+    return;
+  }
+  if (phase_ == Phase::kStopping && NothingQueued()) {
+    // Closing with unread input would make the kernel send a reset, and the peer could lose what it
+    // has not read yet (RFC 1122, 4.2.2.13). So: FIN, then read until the peer's.
+    fin_sent_ = ShutdownWrite(fd_.get());
+    phase_ = Phase::kLingering;
+  }
+  if (phase_ == Phase::kLingering && fin_seen_) Close(CloseReason::kLocalStop, {});
+}
+
+void ConnImpl::BeginGracefulStop() {
+  phase_ = Phase::kStopping;
+  backlog_ = false;
+  ring_.Clear(context_->pool);
+  hard_due_ = worker_->loop().Now() + worker_->options().linger_timeout;
+}
+
+void ConnImpl::Doom(CloseReason reason, std::error_code error) {
+  if (doom_ != CloseReason::kNone) return;  // the first cause counts
+  doom_ = reason;
+  doom_error_ = error;
+}
+
+void ConnImpl::DoomBySocket(int error) {
+  write_error_ = error;
+  const bool reset = error == ECONNRESET || error == EPIPE;
+  Doom(reset ? CloseReason::kPeerReset : CloseReason::kSystemError, SystemError(error));
+}
+
+void ConnImpl::Starve(int error) {
+  starved_ = true;
+  if (++starved_count_ < kStarvedTries) return;
+  Doom(CloseReason::kSystemError, SystemError(error));
+}
+
+void ConnImpl::Watch() {
+  std::uint32_t events = 0;
+  if (!starved_) {
+    const bool reads = phase_ == Phase::kServing ? !paused() : !fin_seen_;
+    if (reads) {
+      events |= EPOLLIN;
+      parked_ = false;
+    }
+    if (blocked_) events |= EPOLLOUT;
+  }
+  if (parked_) return;
+  const std::error_code error = worker_->loop().Rewatch(this, events);
+  if (error) Close(CloseReason::kSystemError, error);
+}
+
+// ---- Deadlines. The timer is armed lazily: traffic only moves the times below, and a timer that
+// comes too early looks again.
+
+void ConnImpl::ScheduleTimer() {
+  if (phase_ == Phase::kServing && !worker_->has_deadlines() && !starved_) return;
+  const Time due = NextDue();
+  if (due != kNever) worker_->loop().ArmNoLaterThan(this, due);
+}
+
+ConnImpl::Time ConnImpl::NextDue() const {
+  const Options& options = worker_->options();
+  Time due = starved_ ? worker_->loop().Now() + kStarvedPause : kNever;
+  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) return std::min(due, hard_due_);
+  if (phase_ == Phase::kFlushing) due = std::min(due, write_at_ + options.linger_timeout);
+  if (options.write_deadline.count() > 0 && !sending_.empty()) {
+    due = std::min(due, write_at_ + options.write_deadline);
+  }
+  if (phase_ == Phase::kServing && !pause_followed_) {
+    due = std::min(due, hard_due_);
+    if (options.read_deadline.count() > 0) {
+      due = std::min(due, active_at_ + options.read_deadline);
+    }
+  }
+  return due;
+}
+
+void ConnImpl::CheckDeadlines(Time now) {
+  if (phase_ == Phase::kClosed || NextDue() > now) return;
+  const Options& options = worker_->options();
+  const bool write_due = options.write_deadline.count() > 0 && !sending_.empty() &&
+                         write_at_ + options.write_deadline <= now;
+  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
+    Doom(CloseReason::kLingerTimeout);
+  } else if (write_due) {
+    Doom(CloseReason::kWriteDeadline);
+  } else if (phase_ == Phase::kFlushing) {
+    Doom(CloseReason::kLingerTimeout);
+  } else {
+    Doom(hard_due_ <= now ? CloseReason::kPacketDeadline : CloseReason::kReadDeadline);
+  }
+}
+
+// While paused, the times of input are kept relative to now, so that they stand still.
+void ConnImpl::FollowPause() {
+  if (phase_ != Phase::kServing || paused() == pause_followed_) return;
+  pause_followed_ = paused();
+  const Time now = worker_->loop().Now();
+  const Time shift = pause_followed_ ? -now : now;
+  active_at_ += shift;
+  if (hard_due_ != kNever) hard_due_ += shift;
+}
+
+// ---- User code.
+
+void ConnImpl::Deliver(EventType event, PacketPtr packet) {
+  try {
+    worker_->handler().OnEvent(event, self(), std::move(packet));
+  } catch (...) {
+    NoteException();
+  }
+}
+
+// Inside a catch block.
+void ConnImpl::NoteException() {
+  Add(worker_->totals().exceptions, 1);
+  Doom(CloseReason::kException);
+  const Time now = worker_->loop().Now();
+  try {
+    throw;
+  } catch (const std::exception& exception) {
+    XTCP_LOG_LIMITED(now, kError, "%s: an exception left user code: %s", ToString().c_str(),
+                     exception.what());
+  } catch (...) {
+    XTCP_LOG_LIMITED(now, kError, "%s: an exception left user code", ToString().c_str());
+  }
+}
+
+const ConnPtr& ConnImpl::self() const { return worker_->PtrOf(*this); }
+
+}  // namespace xtcp::internal

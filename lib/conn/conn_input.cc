@@ -1,0 +1,233 @@
+// The way of a byte in: read → (ring buffer) → Unpack → OnEvent.
+
+#include <sys/epoll.h>
+#include <xtcp/error.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "conn/conn_impl.h"
+#include "conn/worker.h"
+#include "socket/socket.h"
+
+namespace xtcp::internal {
+
+namespace {
+
+// An unfinished packet of more than this stays in the ring, and reads go there.
+constexpr std::size_t kLargestTail = 128 << 10;
+
+}  // namespace
+
+void ConnImpl::HandleInput(std::uint32_t events) {
+  if (starved_ || phase_ == Phase::kClosed) return;
+  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
+    Discard();
+  } else if (phase_ == Phase::kFlushing) {
+    // Nothing more comes in; an error shows in the write that EndTurn tries.
+  } else if (!paused()) {
+    ReadAndUnpack();
+  } else if ((events & EPOLLERR) != 0) {
+    const int error = TakeSocketError(fd_.get());
+    DoomBySocket(error != 0 ? error : ECONNRESET);
+  } else if ((events & EPOLLHUP) != 0) {
+    // A Unix peer that wrote and closed. Hang-up cannot be masked (epoll_ctl(2)): it would wake the
+    // loop for ever. So the socket leaves the poller until it is read again.
+    parked_ = true;
+    worker_->loop().Unwatch(this);
+  }
+}
+
+// One read a turn while reads are short: the poller is level-triggered, and tells of more.
+void ConnImpl::ReadAndUnpack() {
+  if (backlog_) {
+    UnpackRing();
+    return;
+  }
+  const std::size_t tail = ring_.size();
+  // The bytes of an unfinished packet move in front of the new ones, so that one view holds both,
+  // unless they are many, or more than the last read brought: a peer that trickles would have them
+  // copied again and again. Then the read goes straight into the ring.
+  if (tail <= kLargestTail && tail <= last_read_) {
+    ReadBehindTail();
+    return;
+  }
+  std::size_t total = 0;
+  for (int reads = 0; reads < Worker::kReadsPerTurn && total < Worker::kReadSize; ++reads) {
+    bool more = false;
+    total += ReadIntoRing(&more);
+    if (!more || !MayDeliver() || backlog_) break;
+  }
+}
+
+void ConnImpl::ReadBehindTail() {
+  const std::span<std::byte> buffer = worker_->read_buffer();
+  const std::span<const std::byte> tail = ring_.View();
+  if (!tail.empty()) std::memcpy(buffer.data(), tail.data(), tail.size());
+  const ssize_t n = Recv(fd_.get(), buffer.subspan(tail.size()));
+  if (n <= 0) {
+    HandleReadEnd(n, errno);
+    return;
+  }
+  const std::size_t read = static_cast<std::size_t>(n);
+  Received(read);
+  const std::span<const std::byte> view = buffer.first(tail.size() + read);
+  const std::size_t used = Unpack(view);
+  if (doom_ != CloseReason::kNone || StopWasAsked()) return;  // the rest is thrown away
+  // Where nothing was consumed the ring still holds the tail.
+  bool kept = true;
+  if (used == 0) {
+    kept = Keep(view.subspan(tail.size()));
+  } else {
+    ring_.Clear(context_->pool);
+    if (used < view.size()) kept = Keep(view.subspan(used));
+  }
+  if (!kept) {
+    Doom(CloseReason::kNoMemory, Errc::kNoMemory);
+    return;
+  }
+  NoteUnfinishedPacket(used > 0);
+}
+
+std::size_t ConnImpl::ReadIntoRing(bool* more) {
+  if (!ring_.Reserve(1, worker_->options().recv_buffer_size, context_->pool)) {
+    Doom(CloseReason::kNoMemory, Errc::kNoMemory);
+    return 0;
+  }
+  std::span<std::byte> free = ring_.Free();
+  if (free.size() > Worker::kReadSize) free = free.first(Worker::kReadSize);
+  const ssize_t n = Recv(fd_.get(), free);
+  if (n <= 0) {
+    HandleReadEnd(n, errno);
+    return 0;
+  }
+  const std::size_t read = static_cast<std::size_t>(n);
+  Received(read);
+  ring_.Commit(read);
+  UnpackRing();
+  *more = read == free.size();
+  return read;
+}
+
+void ConnImpl::Received(std::size_t bytes) {
+  last_read_ = static_cast<std::uint32_t>(bytes);
+  starved_count_ = 0;
+  Add(received_bytes_, bytes);
+  Add(worker_->totals().received_bytes, bytes);
+  if (worker_->has_deadlines()) active_at_ = worker_->loop().Now();
+}
+
+void ConnImpl::UnpackRing() {
+  const std::size_t used = Unpack(ring_.View());
+  ring_.Consume(used, context_->pool);
+  if (used > 0) ring_.Shrink(worker_->options().recv_buffer_size, context_->pool);
+  NoteUnfinishedPacket(used > 0);
+}
+
+bool ConnImpl::Keep(std::span<const std::byte> bytes) {
+  return ring_.Append(bytes, worker_->options().recv_buffer_size, context_->pool);
+}
+
+// Delivers what is complete, and returns how many bytes that was. What stays is the begin of a
+// packet, or `backlog_` is set.
+std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
+  std::size_t used = 0;
+  int packets = 0;
+  backlog_ = false;
+  try {
+    while (used < view.size()) {
+      if (packets == Worker::kPacketsPerTurn || !MayDeliver()) {
+        backlog_ = true;
+        if (MayDeliver()) Post();  // the rest gets its turn after the others
+        break;
+      }
+      const std::span<const std::byte> rest = view.subspan(used);
+      UnpackResult result = context_->protocol->Unpack(rest);
+      const bool impossible = result.size > rest.size() ||
+                              (result.packet != nullptr && (result.size == 0 || result.error));
+      if (impossible) {
+        Doom(CloseReason::kProtocolError, Errc::kProtocolError);
+        break;
+      }
+      used += result.size;
+      if (result.packet != nullptr) {
+        ++packets;
+        got_packet_ = true;
+        Add(received_packets_, 1);
+        worker_->handler().OnEvent(EventType::kRecv, self(), std::move(result.packet));
+      } else if (result.error) {
+        ++packets;
+        worker_->handler().OnUnpackError(self(), result.size == 0 ? rest : rest.first(result.size),
+                                         result.error);
+        if (result.size == 0) {
+          // No way to resynchronise; a stop that the handler asked for takes its course.
+          if (!StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
+          break;
+        }
+      } else if (result.size == 0) {
+        if (rest.size() >= PacketLimit()) Doom(CloseReason::kPacketTooLarge);
+        break;
+      }
+    }
+  } catch (...) {
+    NoteException();
+  }
+  return used;
+}
+
+bool ConnImpl::MayDeliver() const {
+  return phase_ == Phase::kServing && doom_ == CloseReason::kNone &&
+         signals_.load(std::memory_order_relaxed) == 0;
+}
+
+std::size_t ConnImpl::PacketLimit() const {
+  const Options& options = worker_->options();
+  return got_packet_ || options.first_packet_size == 0 ? options.max_packet_size
+                                                       : options.first_packet_size;
+}
+
+// The packet deadline runs from a packet's first byte to its last.
+void ConnImpl::NoteUnfinishedPacket(bool consumed) {
+  const Options& options = worker_->options();
+  if (options.packet_deadline.count() == 0) return;
+  if (options.first_packet_size > 0 && !got_packet_) return;  // it runs from kAccept
+  if (consumed || backlog_ || ring_.empty()) hard_due_ = kNever;
+  if (!ring_.empty() && !backlog_ && hard_due_ == kNever) {
+    hard_due_ = worker_->loop().Now() + options.packet_deadline;
+  }
+}
+
+void ConnImpl::Discard() {
+  if (fin_seen_) return;
+  const ssize_t n = Recv(fd_.get(), worker_->read_buffer());
+  if (n > 0) {
+    Received(static_cast<std::size_t>(n));
+  } else {
+    HandleReadEnd(n, errno);
+  }
+}
+
+void ConnImpl::HandleReadEnd(ssize_t result, int error) {
+  if (result == 0) {
+    fin_seen_ = true;
+    if (write_error_ != 0) {
+      DoomBySocket(write_error_);
+    } else if (phase_ == Phase::kServing) {
+      // The end of input, not of output. Half a packet is of no use to anybody.
+      ring_.Clear(context_->pool);
+      EnterState(ConnState::kOpen, ConnState::kStopping);
+      phase_ = Phase::kFlushing;
+      write_at_ = worker_->loop().Now();
+    }
+  } else if (error == EAGAIN || error == EWOULDBLOCK) {
+    if (write_error_ != 0) DoomBySocket(write_error_);  // what had arrived before is delivered
+  } else if (error == ENOBUFS || error == ENOMEM) {
+    Starve(error);
+  } else {
+    DoomBySocket(error);
+  }
+}
+
+}  // namespace xtcp::internal

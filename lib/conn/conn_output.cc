@@ -1,0 +1,345 @@
+// The way of a byte out: Send → (outbound buffer) → write.
+//
+// On the loop's thread `Send` needs no lock. In the connection's own turn the bytes gather in the
+// worker's turn buffer and leave in one write at the end; what the kernel does not take waits in
+// `sending_`. On other threads `Send` fills `pending_` under the lock and posts the connection to
+// its loop, which splices `pending_` behind `sending_`. Older bytes are always in front: turn
+// buffer, then `sending_`, of which one is empty, then `pending_`.
+
+#include <sys/uio.h>
+#include <xtcp/error.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "base/pack.h"
+#include "conn/conn_impl.h"
+#include "conn/worker.h"
+#include "socket/socket.h"
+
+namespace xtcp::internal {
+
+namespace {
+
+// Sends on the loop charge the budget for this much at a time, so that most of them touch no
+// atomic.
+constexpr std::size_t kLump = 64 << 10;
+
+// One gathered write takes this many chunks, 1 MiB, and a turn makes this many.
+constexpr int kPartsPerWrite = 64;
+constexpr int kWritesPerTurn = 4;
+
+}  // namespace
+
+// ---- Any thread.
+
+std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return {};
+  return EventLoop::IsCurrent(context_->mailbox) ? SendOnLoop(bytes) : SendFromElsewhere(bytes);
+}
+
+std::error_code ConnImpl::SendPacket(const Packet& packet) {
+  // Packing is for nothing when the answer is known.
+  if (const std::error_code error = CheckState()) return Refuse(error);
+  // A thread's scratch memory. It is taken while in use, since PackTo may send a packet itself.
+  thread_local std::vector<std::byte> kept;
+  constexpr std::size_t kKeptMost = 256 << 10;
+  std::vector<std::byte> scratch = std::exchange(kept, {});
+  std::span<const std::byte> packed;
+  bool too_large = false;
+  const auto allocate = [&](std::size_t size, std::span<std::byte>* room) {
+    too_large = size > context_->send_buffer_limit;
+    if (too_large) return false;
+    try {
+      if (scratch.size() < size) scratch.resize(size);
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+    *room = std::span(scratch).first(size);
+    packed = *room;
+    return true;
+  };
+  std::error_code error = PackPacket(*context_->protocol, packet, allocate);
+  if (too_large) error = Errc::kTooLarge;
+  error = error ? Refuse(error) : Send(packed);
+  if (scratch.size() <= kKeptMost) kept = std::move(scratch);
+  return error;
+}
+
+std::error_code ConnImpl::CheckState() const {
+  switch (state_.load()) {
+    case ConnState::kNew:
+    case ConnState::kDialing:
+      return (signals_.load() & kStopSignals) != 0 ? Errc::kStopping : std::error_code{};
+    case ConnState::kOpen:
+      return {};
+    case ConnState::kStopping:
+      return Errc::kStopping;
+    case ConnState::kClosed:
+      break;
+  }
+  return Errc::kClosed;
+}
+
+std::error_code ConnImpl::Refuse(std::error_code error) {
+  MutexLock lock(mu_);
+  ++refused_sends_;
+  return error;
+}
+
+// The whole decision about `size` bytes: null, and they are charged; or why not, counted and noted.
+std::error_code ConnImpl::Admit(std::size_t size) {
+  std::error_code error = CheckState();
+  if (!error && size > context_->send_buffer_limit) error = Errc::kTooLarge;
+  if (!error && !ChargeOrNote(size)) error = Errc::kFull;
+  if (error) ++refused_sends_;
+  return error;
+}
+
+bool ConnImpl::ChargeOrNote(std::size_t size) {
+  if (budget_.TryCharge(size, context_->send_buffer_limit)) return true;
+  // The note first, then another try: see SendBudget.
+  const bool noted = refused_.exchange(true);
+  if (budget_.TryCharge(size, context_->send_buffer_limit)) {
+    refused_.store(noted);
+    return true;
+  }
+  largest_refused_ = std::max(largest_refused_, size);
+  return false;
+}
+
+// ---- Other threads than the loop's.
+
+std::error_code ConnImpl::SendFromElsewhere(std::span<const std::byte> bytes) {
+  bool queued = false;
+  bool post = false;
+  {
+    MutexLock lock(mu_);
+    if (const std::error_code refusal = Admit(bytes.size())) return refusal;
+    queued = bytes.size() <= pending_.room();
+    if (queued) {
+      pending_.Append(bytes, context_->pool);
+      post = QueuePending(bytes.size());
+    }
+  }
+  std::error_code error;
+  if (!queued) {
+    // New chunks are made without the lock; meanwhile the connection may have ended.
+    OutboundBuffer chunks;
+    if (!chunks.Append(bytes, context_->pool)) error = Errc::kNoMemory;
+    {
+      MutexLock lock(mu_);
+      if (!error) error = CheckState();
+      if (!error) {
+        pending_.Splice(chunks);
+        post = QueuePending(bytes.size());
+      } else {
+        ++refused_sends_;
+        budget_.Release(bytes.size());
+        // Somebody may have been refused because of what is given back here.
+        post = state_.load() == ConnState::kOpen && ClaimPost();
+      }
+    }
+    chunks.Clear(context_->pool);
+  }
+  if (post) context_->mailbox.Push(this);
+  return error;
+}
+
+// Counts what was put into `pending_`; whether it is to be posted.
+bool ConnImpl::QueuePending(std::size_t size) {
+  // The loop looks after the post, or after something that happened after this call.
+  pending_bytes_.store(pending_bytes_.load() + size);
+  ++pending_sends_;
+  context_->accepted_elsewhere.fetch_add(size, std::memory_order_relaxed);
+  // Before the connection stands there is no loop; it looks when it begins.
+  return state_.load() == ConnState::kOpen && ClaimPost();
+}
+
+// ---- The loop's thread.
+
+std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
+  if (state_.load(std::memory_order_relaxed) != ConnState::kOpen) {
+    return Refuse(CheckState());
+  }
+  if (bytes.size() > lump_ && !ChargeLump(bytes.size())) {
+    MutexLock lock(mu_);
+    if (const std::error_code error = Admit(bytes.size())) return error;
+    lump_ += bytes.size();
+  }
+  if (worker_->turn.conn != this) Post();  // its own turn writes, or gives the charge back
+  if (!Enqueue(bytes)) return Refuse(Errc::kNoMemory);
+  lump_ -= bytes.size();
+  Add(accepted_bytes_, bytes.size());
+  Add(accepted_sends_, 1);
+  Add(worker_->totals().accepted_bytes, bytes.size());
+  return {};
+}
+
+bool ConnImpl::ChargeLump(std::size_t size) {
+  const std::size_t limit = context_->send_buffer_limit;
+  const std::size_t missing = size - lump_;
+  // Not near the limit: there other senders need what would only be set aside.
+  if (size <= kLump && budget_.charged() + kLump <= limit / 2 && budget_.TryCharge(kLump, limit)) {
+    lump_ += kLump;
+    return true;
+  }
+  if (!budget_.TryCharge(missing, limit)) return false;
+  lump_ = size;
+  return true;
+}
+
+bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
+  Worker::Turn& turn = worker_->turn;
+  const bool in_turn = turn.conn == this;
+  if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
+    // Sent before, from another thread: those go first.
+    if (!SpillTurn()) return false;
+    MutexLock lock(mu_);
+    TakePending();
+  }
+  if (in_turn && sending_.empty() && bytes.size() <= Worker::Turn::kCapacity - turn.size) {
+    std::memcpy(turn.bytes.get() + turn.size, bytes.data(), bytes.size());
+    turn.size += bytes.size();
+    return true;
+  }
+  return SpillTurn() && sending_.Append(bytes, context_->pool);
+}
+
+// Moves what this turn has gathered to `sending_`.
+bool ConnImpl::SpillTurn() {
+  Worker::Turn& turn = worker_->turn;
+  if (turn.conn != this || turn.size == 0) return true;
+  if (!sending_.Append({turn.bytes.get(), turn.size}, context_->pool)) return false;
+  turn.size = 0;
+  return true;
+}
+
+void ConnImpl::TakePending() {
+  sending_.Splice(pending_);
+  Add(accepted_bytes_, pending_bytes_.exchange(0));
+  Add(accepted_sends_, std::exchange(pending_sends_, 0));
+}
+
+// Writes what there is, until the kernel takes no more.
+void ConnImpl::Flush() {
+  const bool was_queued = !sending_.empty();
+  bool more = false;
+  if (write_error_ == 0 && !starved_ && !blocked_) {
+    more = WriteTurn();
+  } else if (!SpillTurn()) {  // the turn's bytes wait like the others
+    Doom(CloseReason::kNoMemory, Errc::kNoMemory);
+  }
+  for (int writes = 0; more && writes < kWritesPerTurn; ++writes) {
+    if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
+      MutexLock lock(mu_);
+      TakePending();
+    }
+    if (sending_.empty()) break;
+    more = WriteParts();
+  }
+  if (sending_.empty()) return;
+  blocked_ = !starved_;
+  if (!was_queued) write_at_ = worker_->loop().Now();
+}
+
+// Both tell whether the kernel took all that it was offered.
+bool ConnImpl::WriteTurn() {
+  Worker::Turn& turn = worker_->turn;
+  if (turn.size == 0) return true;
+  const std::size_t size = std::exchange(turn.size, 0);
+  const std::span<const std::byte> bytes(turn.bytes.get(), size);
+  const ssize_t n = xtcp::internal::Send(fd_.get(), bytes);
+  if (n < 0) HandleWriteError(errno);
+  const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
+  Written(taken);
+  if (taken == size) return true;
+  if (!sending_.Append(bytes.subspan(taken), context_->pool)) {
+    Doom(CloseReason::kNoMemory, Errc::kNoMemory);
+  }
+  return false;
+}
+
+bool ConnImpl::WriteParts() {
+  std::array<iovec, kPartsPerWrite> parts;
+  const int count = sending_.Gather(parts.data(), kPartsPerWrite);
+  std::size_t size = 0;
+  for (int i = 0; i < count; ++i) size += parts[static_cast<std::size_t>(i)].iov_len;
+  const ssize_t n = SendMsg(fd_.get(), parts.data(), count);
+  if (n < 0) {
+    HandleWriteError(errno);
+    return false;
+  }
+  const std::size_t taken = static_cast<std::size_t>(n);
+  sending_.Consume(taken, context_->pool);
+  Written(taken);
+  return taken == size;
+}
+
+void ConnImpl::Written(std::size_t bytes) {
+  if (bytes == 0) return;
+  starved_count_ = 0;
+  // Release: whoever reads this count sees that the bytes were accepted.
+  written_bytes_.store(written_bytes_.load(std::memory_order_relaxed) + bytes,
+                       std::memory_order_release);
+  Add(worker_->totals().written_bytes, bytes);
+  worker_->turn.release += bytes;
+  if (worker_->has_deadlines() || phase_ != Phase::kServing) {
+    write_at_ = worker_->loop().Now();
+    active_at_ = pause_followed_ ? Time{0} : write_at_;
+  }
+}
+
+void ConnImpl::HandleWriteError(int error) {
+  if (error == EAGAIN || error == EWOULDBLOCK) return;
+  if (error == ENOBUFS || error == ENOMEM) {
+    Starve(error);
+    return;
+  }
+  if (phase_ != Phase::kServing || paused()) {
+    DoomBySocket(error);
+    return;
+  }
+  // What had arrived before is delivered: read until the input ends, then close with this error.
+  write_error_ = error;
+  EnterState(ConnState::kOpen, ConnState::kStopping);
+  Post();
+}
+
+bool ConnImpl::NothingQueued() const {
+  return sending_.empty() && worker_->turn.size == 0 && pending_bytes_.load() == 0;
+}
+
+// Gives back what this turn wrote, or set aside and did not need.
+void ConnImpl::ReleaseBudget() {
+  const std::size_t bytes = std::exchange(worker_->turn.release, 0) + std::exchange(lump_, 0);
+  if (bytes != 0) budget_.Release(bytes);
+}
+
+void ConnImpl::OfferSendReady() {
+  ReleaseBudget();
+  if (!refused_.load() || phase_ != Phase::kServing || doom_ != CloseReason::kNone) return;
+  {
+    MutexLock lock(mu_);
+    const std::size_t limit = context_->send_buffer_limit;
+    const std::size_t wanted = std::max(limit - limit / 2, largest_refused_);
+    if (!refused_.load() || state_.load() != ConnState::kOpen) return;
+    if (limit - budget_.charged() < wanted) return;
+    refused_.store(false);
+    largest_refused_ = 0;
+  }
+  try {
+    worker_->handler().OnSendReady(self());
+  } catch (...) {
+    NoteException();
+  }
+  Flush();
+  ReleaseBudget();
+  if (refused_.load()) Post();  // at most once a turn
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,61 @@
+#include "conn/dialed_conn.h"
+
+#include <xtcp/error.h>
+
+#include <utility>
+
+#include "base/callback_scope.h"
+#include "conn/dialer.h"
+#include "socket/resolve.h"
+
+namespace xtcp::internal {
+
+DialedConn::DialedConn(Options options)
+    : ConnImpl(std::make_shared<ConnContext>(options.protocol, options.send_buffer_limit),
+               ConnState::kNew),
+      options_(std::move(options)) {}
+
+std::error_code DialedConn::DialAndServe(std::string_view address) {
+  if (InsideCallback()) return Errc::kWouldDeadlock;
+  const std::shared_ptr<DialedConn> keep = shared_from_this();
+  if (!EnterState(ConnState::kNew, ConnState::kDialing)) return Errc::kAlreadyUsed;
+  const std::error_code error = Dial(address);
+  if (error) CloseUnopened(error);
+  {
+    // What the application gave goes on this thread, and must not wait for it.
+    CallbackScope scope;
+    UserData().reset();
+    options_.handler.reset();
+  }
+  AnnounceEnd();
+  return error;
+}
+
+std::error_code DialedConn::Dial(std::string_view address) {
+  if (StopWasAsked()) return Errc::kStopped;
+  const Resolution resolution = ResolveForDial(address);
+  if (StopWasAsked()) return Errc::kStopped;
+  if (resolution.error) return resolution.error;
+
+  Worker worker(*this, options_, shared_context(), 1);
+  if (const std::error_code error = worker.Open()) return error;
+  Dialer dialer(*this, worker, options_, resolution.addresses);
+  worker_ = &worker;
+  dialer_ = &dialer;
+  dialer.Begin();
+  const std::error_code broken = worker.Run();
+  worker_ = nullptr;
+  // A loop that broke before the connection stood.
+  if (std::exchange(dialer_, nullptr) != nullptr) return broken;
+  return dialer.result();
+}
+
+void DialedConn::HandlePosted() {
+  if (dialer_ == nullptr) {
+    ConnImpl::HandlePosted();
+  } else if (StopWasAsked()) {
+    dialer_->Cancel();
+  }
+}
+
+}  // namespace xtcp::internal

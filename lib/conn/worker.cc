@@ -1,0 +1,170 @@
+#include "conn/worker.h"
+
+#include <xtcp/error.h>
+
+#include <new>
+#include <thread>
+#include <utility>
+
+#include "base/log.h"
+
+namespace xtcp::internal {
+
+Worker::Worker(WorkerOwner& owner, const Options& options, std::shared_ptr<ConnContext> context,
+               std::size_t own_timers)
+    : owner_(owner),
+      options_(options),
+      context_(std::move(context)),
+      has_deadlines_(options.read_deadline.count() > 0 || options.write_deadline.count() > 0 ||
+                     options.packet_deadline.count() > 0),
+      own_timers_(own_timers),
+      loop_(context_->mailbox) {}
+
+Worker::~Worker() { Close(); }
+
+std::error_code Worker::Open() {
+  try {
+    // Not initialised: a page costs memory only once it is used.
+    read_buffer_.reset(new std::byte[kReadSize]);
+    turn.bytes.reset(new std::byte[Turn::kCapacity]);
+    loop_.ReserveTimers(own_timers_);
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  return loop_.Open();
+}
+
+std::error_code Worker::Run() {
+  const std::error_code error = loop_.Run();
+  if (error) Fail(error);
+  return error;
+}
+
+void Worker::Close() {
+  std::vector<AcceptedSocket> late;
+  {
+    MutexLock lock(mu_);
+    gone_ = true;
+    late.swap(dealt_);
+  }
+  for (std::size_t i = 0; i < late.size(); ++i) owner_.ConnectionRefused(true);
+  loop_.Close();
+}
+
+bool Worker::Deal(AcceptedSocket socket) {
+  {
+    MutexLock lock(mu_);
+    if (gone_) return false;
+    try {
+      dealt_.push_back(std::move(socket));
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
+  Post();
+  return true;
+}
+
+void Worker::RequestStop(StopMode mode) {
+  const std::uint8_t wanted = mode == StopMode::kImmediately ? kNow : kGraceful;
+  std::uint8_t asked = stop_.load();
+  while (asked < wanted && !stop_.compare_exchange_weak(asked, wanted)) {
+  }
+  Post();
+}
+
+void Worker::RequestQuit() {
+  quit_.store(true);
+  Post();
+}
+
+void Worker::Admit(AcceptedSocket socket) {
+  std::error_code error = Errc::kNoMemory;
+  try {
+    error = Adopt(std::make_shared<ConnImpl>(context_, ConnState::kNew), std::move(socket),
+                  EventType::kAccept);
+  } catch (const std::bad_alloc&) {
+  }
+  if (!error) return;
+  XTCP_LOG_LIMITED(loop_.Now(), kWarn, "a connection was refused: %s", error.message().c_str());
+  owner_.ConnectionRefused(false);
+}
+
+std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket socket,
+                              EventType first) {
+  try {
+    loop_.ReserveTimers(conns_.size() + 1 + own_timers_);
+    conn->worker_index = static_cast<std::uint32_t>(conns_.size());
+    conns_.push_back(conn);
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  const std::error_code error = conn->Open(this, std::move(socket.fd), std::move(socket.local),
+                                           std::move(socket.remote), first);
+  if (error) conns_.pop_back();
+  return error;
+}
+
+void Worker::Erase(ConnImpl& conn) {
+  const StopReport ending = conn.Ending();
+  // The last one moves into the hole. The pointer goes at the end: with it may go the connection.
+  ConnPtr& place = conns_[conn.worker_index];
+  std::swap(place, conns_.back());
+  static_cast<ConnImpl&>(*place).worker_index = conn.worker_index;
+  const ConnPtr gone = std::move(conns_.back());
+  conns_.pop_back();
+  owner_.ConnectionEnded(ending);
+  if (quit_.load() && conns_.empty()) loop_.Quit();
+}
+
+void Worker::HandlePosted() {
+  TakeDealt();
+  const std::uint8_t stop = stop_.load();
+  if (stop > stop_done_) {
+    stop_done_ = stop;
+    owner_.StopReachedLoop(*this);
+    const StopMode mode = stop == kNow ? StopMode::kImmediately : StopMode::kGracefullyButNotWait;
+    // Those that end here leave the vector at the end of the turn.
+    for (const ConnPtr& conn : conns_) static_cast<ConnImpl&>(*conn).StopFromServer(mode);
+  }
+  if (quit_.load() && conns_.empty()) loop_.Quit();
+}
+
+void Worker::Post() {
+  if (ClaimPost()) context_->mailbox.Push(this);
+}
+
+void Worker::TakeDealt() {
+  std::vector<AcceptedSocket> dealt;
+  {
+    MutexLock lock(mu_);
+    dealt.swap(dealt_);
+  }
+  for (AcceptedSocket& socket : dealt) {
+    if (stop_.load() != kNoStop) {
+      socket.fd.Reset();
+      owner_.ConnectionRefused(true);
+    } else {
+      Admit(std::move(socket));
+    }
+  }
+}
+
+void Worker::Fail(std::error_code error) {
+  XTCP_LOG(kError, "an event loop is broken: %s", error.message().c_str());
+  {
+    MutexLock lock(mu_);
+    gone_ = true;
+  }
+  owner_.StopReachedLoop(*this);
+  loop_.RunBroken([&] {
+    for (const ConnPtr& conn : conns_) static_cast<ConnImpl&>(*conn).Abort(error);
+  });
+  // One that another thread is just posting leaves when the post has arrived: soon.
+  while (!conns_.empty()) {
+    std::this_thread::yield();
+    loop_.RunBroken([] {});
+  }
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,109 @@
+#include "reactor/event_loop.h"
+
+#include <algorithm>
+
+#include "socket/syscalls.h"
+
+namespace xtcp::internal {
+
+std::error_code EventLoop::Open() {
+  std::error_code error = poller_.Open();
+  if (!error) error = mailbox_.Open();
+  if (!error) error = poller_.Add(mailbox_.fd(), EPOLLIN | EPOLLET, nullptr);
+  if (error) Close();
+  return error;
+}
+
+void EventLoop::Close() {
+  mailbox_.Close();
+  poller_.Close();
+}
+
+std::error_code EventLoop::Run() {
+  const RunScope scope(mailbox_);
+  std::error_code error;
+  while (!quit_) {
+    const int timeout = mailbox_.AboutToSleep() ? TimeoutMs() : 0;
+    const int count = poller_.Wait(events_, timeout, &error);
+    mailbox_.Awake();
+    now_ = Time{0};
+    if (count < 0) break;
+    Dispatch(count);
+    RunTimers();
+    RunPosted();
+    RunRetired();
+  }
+  return error;
+}
+
+std::error_code EventLoop::Watch(Channel* channel, std::uint32_t events) {
+  const std::error_code error = poller_.Add(channel->fd_.get(), events, channel);
+  if (!error) {
+    channel->registered_ = true;
+    channel->interest_ = events;
+  }
+  return error;
+}
+
+std::error_code EventLoop::Rewatch(Channel* channel, std::uint32_t events) {
+  if (!channel->registered_) return Watch(channel, events);
+  if (channel->interest_ == events) return {};
+  const std::error_code error = poller_.Modify(channel->fd_.get(), events, channel);
+  if (!error) channel->interest_ = events;
+  return error;
+}
+
+void EventLoop::Unwatch(Channel* channel) {
+  if (!std::exchange(channel->registered_, false)) return;
+  poller_.Remove(channel->fd_.get());
+}
+
+void EventLoop::Retire(Channel* channel) { channel->next_ = std::exchange(retired_, channel); }
+
+EventLoop::Time EventLoop::Now() {
+  if (now_ == Time{0}) now_ = sys::Now();
+  return now_;
+}
+
+int EventLoop::TimeoutMs() {
+  if (timers_.empty()) return -1;
+  const Time left = timers_.first() - sys::Now();
+  if (left <= Time{0}) return 0;
+  // Rounded up: a loop that wakes just before its timer would spin until it is due.
+  const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
+  return static_cast<int>(std::min<decltype(ms)>(ms, 1'000'000'000));
+}
+
+void EventLoop::Dispatch(int count) {
+  for (int i = 0; i < count; ++i) {
+    const epoll_event& event = events_[static_cast<std::size_t>(i)];
+    Channel* channel = static_cast<Channel*>(event.data.ptr);
+    if (channel == nullptr) continue;     // the eventfd: the mailbox is looked into anyway
+    if (!channel->registered_) continue;  // closed by an earlier event of this batch
+    channel->HandleEvents(event.events);
+  }
+}
+
+void EventLoop::RunTimers() {
+  if (timers_.empty()) return;
+  now_ = sys::Now();
+  const Time now = now_;
+  while (Channel* channel = timers_.TakeDue(now)) channel->HandleTimer();
+}
+
+void EventLoop::RunPosted() {
+  for (Channel* channel = mailbox_.TakeAll(); channel != nullptr;) {
+    Channel* next = Mailbox::Next(channel);
+    channel->HandlePosted();
+    channel = next;
+  }
+}
+
+void EventLoop::RunRetired() {
+  while (retired_ != nullptr) {
+    Channel* channel = std::exchange(retired_, retired_->next_);
+    channel->HandleRetired();
+  }
+}
+
+}  // namespace xtcp::internal

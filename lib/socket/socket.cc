@@ -1,0 +1,282 @@
+#include "socket/socket.h"
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <xtcp/error.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "socket/syscalls.h"
+
+namespace xtcp::internal {
+namespace {
+
+constexpr int kStream = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+
+std::error_code LastError() noexcept { return {errno, std::system_category()}; }
+
+bool Set(int fd, int level, int name, int value) noexcept {
+  return sys::SetSockOpt(fd, level, name, &value, sizeof(value)) == 0;
+}
+
+bool Get(int fd, int level, int name, int* value) noexcept {
+  socklen_t size = sizeof(*value);
+  return sys::GetSockOpt(fd, level, name, value, &size) == 0;
+}
+
+bool SetBeforeBind(int fd, const SocketAddress& address, bool any_family,
+                   const ListenOptions& options) noexcept {
+  // So that a restarted server gets its port although old connections are in TIME_WAIT.
+  if (!Set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return false;
+  if (options.reuse_port && !Set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return false;
+  // Said either way, because the default is an administrator's (net.ipv6.bindv6only).
+  return address.base.sa_family != AF_INET6 ||
+         Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, any_family ? 0 : 1);
+}
+
+// Whether `file` belongs to nobody: unix(7), ECONNREFUSED is a socket file without a listener.
+// Anything else, EAGAIN of a full backlog too, means that somebody is there, or might be.
+bool IsAbandoned(const SocketFile& file, const SocketAddress& address) noexcept {
+  if (!file.exists()) return false;
+  const UniqueFd probe(sys::Socket(AF_UNIX, kStream, 0));
+  return probe.valid() && sys::Connect(probe.get(), address.get(), address.size) != 0 &&
+         errno == ECONNREFUSED;
+}
+
+std::error_code Bind(int fd, const SocketAddress& address) noexcept {
+  if (sys::Bind(fd, address.get(), address.size) == 0) return {};
+  const std::error_code error = LastError();
+  if (address.base.sa_family != AF_UNIX || error.value() != EADDRINUSE) return error;
+  const SocketFile old = SocketFile::At(address);
+  if (!IsAbandoned(old, address)) return error;
+  // Compares the inode again: somebody else may be doing the same, and be ahead of us.
+  old.RemoveIfStillOurs();
+  return sys::Bind(fd, address.get(), address.size) == 0 ? std::error_code{} : LastError();
+}
+
+std::error_code OpenOne(const SocketAddress& address, bool any_family, const ListenOptions& options,
+                        UniqueFd* out, SocketFile* file) noexcept {
+  UniqueFd fd(sys::Socket(address.base.sa_family, kStream, 0));
+  if (!fd.valid()) return LastError();
+  if (IsTcp(address.get()) && !SetBeforeBind(fd.get(), address, any_family, options)) {
+    return LastError();
+  }
+  if (const std::error_code error = Bind(fd.get(), address)) return error;
+  const SocketFile ours = SocketFile::At(address);
+  if (sys::Listen(fd.get(), options.backlog) != 0) {
+    const std::error_code error = LastError();
+    ours.RemoveIfStillOurs();
+    return error;
+  }
+  if (file != nullptr) *file = ours;
+  *out = std::move(fd);
+  return {};
+}
+
+}  // namespace
+
+bool IsTcp(const sockaddr* address) noexcept {
+  return address->sa_family == AF_INET || address->sa_family == AF_INET6;
+}
+
+SocketFile SocketFile::At(const SocketAddress& address) noexcept {
+  if (address.base.sa_family != AF_UNIX || address.local.sun_path[0] == '\0') return {};
+  SocketFile file;
+  struct stat status {};
+  // Our own addresses end with a NUL: ResolveForListen leaves room for it.
+  if (sys::Lstat(address.local.sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) return {};
+  file.device = status.st_dev;
+  file.inode = status.st_ino;
+  std::copy_n(address.local.sun_path, file.path.size(), file.path.begin());
+  return file;
+}
+
+void SocketFile::RemoveIfStillOurs() const noexcept {
+  if (!exists()) return;
+  struct stat status {};
+  if (sys::Lstat(path.data(), &status) != 0) return;
+  if (S_ISSOCK(status.st_mode) && status.st_dev == device && status.st_ino == inode) {
+    sys::Unlink(path.data());
+  }
+}
+
+std::error_code OpenListener(const SocketAddress& address, bool any_family,
+                             const ListenOptions& options, UniqueFd* out,
+                             SocketFile* file) noexcept {
+  const std::error_code error = OpenOne(address, any_family, options, out, file);
+  // Without IPv6 in the kernel socket(2) says the first, without it on any interface bind(2) may
+  // say the second.
+  const bool no_ipv6 =
+      error == std::errc::address_family_not_supported || error == std::errc::address_not_available;
+  if (!any_family || !no_ipv6) return error;
+  SocketAddress ipv4;
+  ipv4.ipv4 = {};
+  ipv4.ipv4.sin_family = AF_INET;
+  ipv4.ipv4.sin_port = address.ipv6.sin6_port;
+  ipv4.size = sizeof(ipv4.ipv4);
+  return OpenOne(ipv4, false, options, out, file);
+}
+
+std::error_code PrepareAdopted(int fd) noexcept {
+  int type = 0;
+  int listens = 0;
+  if (!Get(fd, SOL_SOCKET, SO_TYPE, &type) || !Get(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens)) {
+    if (errno == EBADF || errno == ENOTSOCK) return Errc::kNotListening;
+    return LastError();
+  }
+  if (type != SOCK_STREAM || listens == 0) return Errc::kNotListening;
+
+  const int status_flags = sys::FcntlGet(fd, F_GETFL);
+  if (status_flags < 0) return LastError();
+  if (sys::FcntlSet(fd, F_SETFL, status_flags | O_NONBLOCK) != 0) return LastError();
+  const int descriptor_flags = sys::FcntlGet(fd, F_GETFD);
+  if (descriptor_flags < 0) return LastError();
+  if (sys::FcntlSet(fd, F_SETFD, descriptor_flags | FD_CLOEXEC) != 0) return LastError();
+  return {};
+}
+
+AcceptResult Accept(int listener) noexcept {
+  AcceptResult result;
+  result.peer.size = SocketAddress::kCapacity;
+  result.fd.Reset(
+      sys::Accept4(listener, result.peer.get(), &result.peer.size, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (!result.fd.valid()) result.error = errno;
+  return result;
+}
+
+AcceptOutcome ClassifyAccept(int error) noexcept {
+  switch (error) {
+    case 0:
+      return AcceptOutcome::kConnection;
+    case EAGAIN:
+      return AcceptOutcome::kDone;
+    // accept(2), "Error handling": Linux passes errors of the network that are already pending on
+    // the new socket.
+    case EINTR:
+    case ECONNABORTED:
+    case ECONNRESET:
+    case EPROTO:
+    case EPERM:
+    case ETIMEDOUT:
+    case ENETDOWN:
+    case ENOPROTOOPT:
+    case EHOSTDOWN:
+    case ENONET:
+    case EHOSTUNREACH:
+    case EOPNOTSUPP:
+    case ENETUNREACH:
+      return AcceptOutcome::kNext;
+    case EBADF:
+    case EINVAL:
+    case ENOTSOCK:
+      return AcceptOutcome::kDead;
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    // An error that nobody has heard of may last: trying later never spins.
+    default:
+      return AcceptOutcome::kExhausted;
+  }
+}
+
+std::error_code StartConnect(const SocketAddress& address, const TcpOptions& options, UniqueFd* out,
+                             bool* in_progress) noexcept {
+  UniqueFd fd(sys::Socket(address.base.sa_family, kStream, 0));
+  if (!fd.valid()) return LastError();
+  if (IsTcp(address.get())) ApplyTcpOptions(fd.get(), options);
+  const bool stands = sys::Connect(fd.get(), address.get(), address.size) == 0;
+  // connect(2), EINTR: it goes on in the background all the same, and asking again would be told
+  // EALREADY. On a Unix socket EAGAIN is a full backlog, and final.
+  if (!stands && errno != EINPROGRESS && errno != EINTR) return LastError();
+  *in_progress = !stands;
+  *out = std::move(fd);
+  return {};
+}
+
+int TakeSocketError(int fd) noexcept {
+  int error = 0;
+  return Get(fd, SOL_SOCKET, SO_ERROR, &error) ? error : errno;
+}
+
+bool IsSelfConnected(int fd) noexcept {
+  SocketAddress local;
+  SocketAddress peer;
+  if (LocalAddressOf(fd, &local) || PeerAddressOf(fd, &peer)) return false;
+  return IsTcp(local.get()) && ToAddress(local) == ToAddress(peer);
+}
+
+int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept {
+  int refused = 0;
+  const auto apply = [&](int level, int name, std::int64_t value) {
+    if (!Set(fd, level, name, static_cast<int>(value))) ++refused;
+  };
+  // Said either way: an accepted socket inherits it from an adopted listener.
+  apply(IPPROTO_TCP, TCP_NODELAY, options.no_delay ? 1 : 0);
+  if (options.keep_alive) {
+    apply(SOL_SOCKET, SO_KEEPALIVE, 1);
+    if (options.keep_alive_period.count() > 0) {
+      const auto period = std::chrono::ceil<std::chrono::seconds>(options.keep_alive_period);
+      apply(IPPROTO_TCP, TCP_KEEPIDLE, period.count());
+      apply(IPPROTO_TCP, TCP_KEEPINTVL, period.count());
+    }
+  }
+  if (options.user_timeout.count() > 0) {
+    apply(IPPROTO_TCP, TCP_USER_TIMEOUT, options.user_timeout.count());
+  }
+  return refused;
+}
+
+std::error_code LocalAddressOf(int fd, SocketAddress* address) noexcept {
+  address->size = SocketAddress::kCapacity;
+  return sys::GetSockName(fd, address->get(), &address->size) == 0 ? std::error_code{}
+                                                                   : LastError();
+}
+
+std::error_code PeerAddressOf(int fd, SocketAddress* address) noexcept {
+  address->size = SocketAddress::kCapacity;
+  return sys::GetPeerName(fd, address->get(), &address->size) == 0 ? std::error_code{}
+                                                                   : LastError();
+}
+
+ssize_t Recv(int fd, std::span<std::byte> buffer) noexcept {
+  ssize_t received;
+  do {
+    received = sys::Recv(fd, buffer.data(), buffer.size(), 0);
+  } while (received < 0 && errno == EINTR);
+  return received;
+}
+
+ssize_t Send(int fd, std::span<const std::byte> bytes) noexcept {
+  // Far below what one call takes (MAX_RW_COUNT, just under 2 GiB), so that no size comes near a
+  // signed 32-bit count anywhere below.
+  constexpr std::size_t kMost = std::size_t{1} << 30;
+  const std::size_t size = std::min(bytes.size(), kMost);
+  ssize_t sent;
+  do {
+    sent = sys::Send(fd, bytes.data(), size, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent;
+}
+
+ssize_t SendMsg(int fd, iovec* parts, int count) noexcept {
+  msghdr message{};
+  message.msg_iov = parts;
+  message.msg_iovlen = static_cast<std::size_t>(count);
+  ssize_t sent;
+  do {
+    sent = sys::SendMsg(fd, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent;
+}
+
+bool ShutdownWrite(int fd) noexcept { return sys::Shutdown(fd, SHUT_WR) == 0; }
+
+std::uint64_t UnackedBytes(int fd) noexcept {
+  int bytes = 0;
+  if (sys::IoctlOutq(fd, &bytes) != 0 || bytes < 0) return 0;
+  return static_cast<std::uint64_t>(bytes);
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,125 @@
+#include "socket/socket_address.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <string_view>
+#include <utility>
+
+namespace xtcp::internal {
+
+Address AddressAccess::Make(Kind kind, std::uint16_t port, std::uint32_t zone,
+                            const std::array<std::uint8_t, 16>& ip, std::string_view path) {
+  Address address;
+  address.kind_ = kind;
+  address.port_ = port;
+  address.zone_ = zone;
+  address.ip_ = ip;
+  address.path_ = path;
+  return address;
+}
+
+namespace {
+
+using Kind = AddressAccess::Kind;
+
+struct Parts {
+  Kind kind = Kind::kNone;
+  std::uint16_t port = 0;
+  std::uint32_t zone = 0;
+  std::array<std::uint8_t, 16> ip{};
+  std::string_view path{};  // into the socket address
+};
+
+Parts DecodeIpv4(const sockaddr_in& in) noexcept {
+  Parts parts{.kind = Kind::kIpv4, .port = ntohs(in.sin_port)};
+  std::memcpy(parts.ip.data(), &in.sin_addr, sizeof(in.sin_addr));
+  return parts;
+}
+
+Parts DecodeIpv6(const sockaddr_in6& in) noexcept {
+  Parts parts{.kind = Kind::kIpv6, .port = ntohs(in.sin6_port), .zone = in.sin6_scope_id};
+  std::memcpy(parts.ip.data(), &in.sin6_addr, sizeof(in.sin6_addr));
+  if (IN6_IS_ADDR_V4MAPPED(&in.sin6_addr)) {
+    parts.kind = Kind::kIpv4;
+    parts.zone = 0;
+    std::copy(parts.ip.begin() + 12, parts.ip.end(), parts.ip.begin());
+    std::fill(parts.ip.begin() + 4, parts.ip.end(), std::uint8_t{0});
+  }
+  return parts;
+}
+
+// The three kinds of unix(7): unnamed, abstract (a NUL first, and every byte counts), pathname (up
+// to its NUL, which one of 108 bytes does not have).
+Parts DecodeUnix(const sockaddr* address, socklen_t size) noexcept {
+  constexpr std::size_t kOffset = offsetof(sockaddr_un, sun_path);
+  Parts parts{.kind = Kind::kUnix};
+  const std::size_t known = std::min<std::size_t>(size, sizeof(sockaddr_un));
+  if (known <= kOffset) return parts;
+  const char* path = reinterpret_cast<const char*>(address) + kOffset;
+  const std::size_t room = known - kOffset;
+  parts.path = {path, path[0] == '\0' ? room : ::strnlen(path, room)};
+  return parts;
+}
+
+Parts Decode(const sockaddr* address, socklen_t size) noexcept {
+  if (size < sizeof(sa_family_t)) return {};
+  // Copied out, because the caller's bytes may have another type or alignment.
+  sa_family_t family;
+  std::memcpy(&family, reinterpret_cast<const char*>(address) + offsetof(sockaddr, sa_family),
+              sizeof(family));
+  if (family == AF_INET && size >= sizeof(sockaddr_in)) {
+    sockaddr_in in;
+    std::memcpy(&in, address, sizeof(in));
+    return DecodeIpv4(in);
+  }
+  if (family == AF_INET6 && size >= sizeof(sockaddr_in6)) {
+    sockaddr_in6 in;
+    std::memcpy(&in, address, sizeof(in));
+    return DecodeIpv6(in);
+  }
+  if (family == AF_UNIX) return DecodeUnix(address, size);
+  return {};
+}
+
+}  // namespace
+
+Address ToAddress(const sockaddr* address, socklen_t size) {
+  const Parts parts = Decode(address, size);
+  return AddressAccess::Make(parts.kind, parts.port, parts.zone, parts.ip, parts.path);
+}
+
+PackedAddress::PackedAddress(const sockaddr* address, socklen_t size) : PackedAddress() {
+  const Parts parts = Decode(address, size);
+  if (parts.kind == Kind::kUnix) {
+    path_ = parts.path.empty() ? nullptr : new std::string(parts.path);
+  } else {
+    ip_ = parts.ip;
+  }
+  kind_ = parts.kind;
+  port_ = parts.port;
+  zone_ = parts.zone;
+}
+
+PackedAddress::~PackedAddress() {
+  if (kind_ == Kind::kUnix) delete path_;
+}
+
+Address PackedAddress::Unpack() const {
+  if (kind_ != Kind::kUnix) return AddressAccess::Make(kind_, port_, zone_, ip_, {});
+  const std::string_view path = path_ == nullptr ? std::string_view{} : *path_;
+  return AddressAccess::Make(kind_, port_, zone_, {}, path);
+}
+
+void PackedAddress::Swap(PackedAddress& other) noexcept {
+  std::swap(kind_, other.kind_);
+  std::swap(port_, other.port_);
+  std::swap(zone_, other.zone_);
+  // Exchanging the 16 bytes exchanges the path too, whichever of the two is there.
+  std::array<std::uint8_t, sizeof(ip_)> bytes;
+  std::memcpy(bytes.data(), &ip_, sizeof(ip_));
+  std::memcpy(&ip_, &other.ip_, sizeof(ip_));
+  std::memcpy(&other.ip_, bytes.data(), sizeof(ip_));
+}
+
+}  // namespace xtcp::internal

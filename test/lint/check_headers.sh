@@ -1,0 +1,44 @@
+#!/bin/bash
+# Each public header compiles alone, under both compilers and strict warnings, and includes only
+# standard headers and other public ones; spdlog_logger.h may include spdlog.
+export LC_ALL=C
+cd "$(dirname "$0")/../.." || exit 1
+bad=0
+
+headers=(include/xtcp/*.h)
+if [ ! -e "${headers[0]}" ]; then
+  echo "no headers in include/xtcp"
+  exit 1
+fi
+
+for header in "${headers[@]}"; do
+  while IFS=: read -r line text; do
+    name=$(sed -E 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*//; s/[[:space:]]*(\/\/.*)?$//' <<<"$text")
+    case $name in
+      '<xtcp/'*'>')
+        file=${name#<}
+        [ -e "include/${file%>}" ] && continue ;;
+      '<spdlog/'*'>')
+        [ "$header" = include/xtcp/spdlog_logger.h ] && continue ;;
+      *[!a-z_\<\>]*) ;;      # standard headers have neither a dot nor a slash
+      '<'*'>') continue ;;
+    esac
+    echo "$header:$line: includes $name"
+    bad=1
+  done < <(grep -nE '^[[:space:]]*#[[:space:]]*include' "$header")
+done
+
+compile() {  # compiler, header
+  local flags=
+  [ "$2" = include/xtcp/spdlog_logger.h ] && flags=$(pkg-config --cflags spdlog)
+  # The empty source keeps "#pragma once in main file" away.
+  # shellcheck disable=SC2086
+  "$1" -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -Iinclude \
+    $flags -include "$2" -x c++ /dev/null 2>&1 || { echo "$2 does not compile alone under $1"; exit 1; }
+}
+export -f compile
+for header in "${headers[@]}"; do
+  printf '%s\n' "g++ $header" "clang++ $header"
+done | xargs -P 2 -L 1 bash -c 'compile "$0" "$1"' || bad=1
+
+exit $bad

@@ -1,0 +1,160 @@
+#!/bin/bash
+# Runs test programs and lint checks: test/run.sh [plain|asan|tsan|lint]...
+#
+# Two at a time, each under a time limit. One line for each; the whole output only of what failed.
+# The last line is "N passed, N failed": the sum of Catch2 test cases and lint checks. A crash, a
+# time-out, a sanitizer report or a missing program counts as one failed. Logs: build/test-logs/.
+#
+#   XTCP_TEST_SECONDS   the time limit of one program, default 240
+#   XTCP_TEST_LANES     how many at a time, default 2
+export LC_ALL=C
+cd "$(dirname "$0")/.." || exit 1
+
+limit=${XTCP_TEST_SECONDS:-240}
+lanes=${XTCP_TEST_LANES:-2}
+logs=build/test-logs
+mkdir -p "$logs"
+
+# Two runs at once would disturb each other's timing.
+exec 9>"$logs/lock"
+flock 9
+
+# handle_*=2: a crash is the sanitizer's to report; Catch2's handler would say less.
+crash=handle_segv=2:handle_sigbus=2:handle_sigfpe=2
+export ASAN_OPTIONS="halt_on_error=1:detect_leaks=1:$crash${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
+export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
+export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:$crash${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
+
+# The thread sanitizer of g++ 12 does not start where the kernel randomizes addresses by more than
+# 28 bits.
+fixed_addresses=
+setarch "$(uname -m)" -R true 2>/dev/null && fixed_addresses="setarch $(uname -m) -R"
+
+# As in the Makefile: each folder of test/ that holds *_test.cc is one program.
+programs() {
+  find test -name '*_test.cc' | cut -d/ -f2 | sort -u | grep -vxE 'support|lint|soak|fuzz' |
+    while read -r program; do
+      echo "$program"
+      if [ "$program" = integration ] && [ -e test/support/fault_syscalls.cc ]; then
+        echo integration-fault
+      fi
+    done
+}
+
+jobs=()
+for what in "${@:-plain}"; do
+  case $what in
+    plain | asan | tsan)
+      for program in $(programs); do jobs+=("$what $program"); done ;;
+    lint)
+      for check in test/lint/check_*.sh; do jobs+=("lint $(basename "$check" .sh)"); done ;;
+    *)
+      echo "usage: test/run.sh [plain|asan|tsan|lint]..." >&2
+      exit 2 ;;
+  esac
+done
+
+passed=0
+failed=0
+declare -A job_of started_at
+
+finish() {
+  echo "$passed passed, $failed failed"
+  [ "$failed" = 0 ] && exit 0
+  exit 1
+}
+
+interrupted() {
+  trap '' INT TERM HUP
+  # `timeout` hands the signal on to everything that the program started.
+  kill "${!job_of[@]}" 2>/dev/null
+  wait
+  failed=$((failed + ${#job_of[@]} + waiting))
+  echo "interrupted"
+  finish
+}
+
+start() {  # variant, name
+  local log=$logs/$1-$2.log
+  local -a command
+  case $1 in
+    lint) command=("test/lint/$2.sh") ;;
+    tsan) command=($fixed_addresses "build/$1/test/$2") ;;
+    *) command=("build/$1/test/$2") ;;
+  esac
+  timeout -k 10 "$limit" "${command[@]}" </dev/null >"$log" 2>&1 9>&- &
+  job_of[$!]="$1 $2"
+  started_at[$!]=$EPOCHREALTIME
+}
+
+# The number before WORD in Catch2's summary, which is one of
+#   All tests passed (12 assertions in 3 test cases)
+#   test cases: 3 | 1 passed | 2 failed
+count() {  # word, log
+  local all table
+  all=$(sed -nE 's/^All tests passed \([0-9]+ assertions? in ([0-9]+) test cases?.*/\1/p' "$2" | tail -n 1)
+  table=$(grep -E '^test cases: ' "$2" | tail -n 1)
+  case $1 in
+    passed) echo "${all:-$(sed -nE 's/.*\| *([0-9]+) passed.*/\1/p' <<<"$table")}" ;;
+    failed) sed -nE 's/.*\| *([0-9]+) failed( \|.*)?$/\1/p' <<<"$table" ;;
+  esac
+}
+
+reap() {
+  local pid status seconds variant name log good bad why=
+  wait -n -p pid "${!job_of[@]}"
+  status=$?
+  [ -n "$pid" ] || return
+  read -r variant name <<<"${job_of[$pid]}"
+  seconds=$(((${EPOCHREALTIME/./} - ${started_at[$pid]/./}) / 100000))
+  unset "job_of[$pid]"
+  log=$logs/$variant-$name.log
+
+  if [ "$variant" = lint ]; then
+    good=$((status == 0)) bad=$((status != 0))
+  else
+    good=$(count passed "$log") bad=$(count failed "$log")
+    good=${good:-0} bad=${bad:-0}
+    if [ "$status" = 0 ] && grep -qE 'ERROR: [A-Za-z]+Sanitizer|WARNING: ThreadSanitizer|: runtime error: ' "$log"; then
+      why='sanitizer report of a child'
+    elif [ "$status" = 0 ] && [ $((good + bad)) = 0 ]; then
+      why='no test ran'
+    elif [ "$status" != 0 ] && [ "$bad" = 0 ]; then
+      why="exit status $status"
+    fi
+    [ -z "$why" ] || bad=$((bad + 1))
+  fi
+  case $status in
+    124 | 137) why="more than $limit s" ;;
+    126 | 127) why="missing: exit status $status" ;;
+  esac
+  passed=$((passed + good))
+  failed=$((failed + bad))
+
+  local word=ok
+  [ "$bad" = 0 ] || word=FAIL
+  printf '%-4s  %-5s %-22s %4d.%d s  %4d passed' "$word" "$variant" "$name" \
+    $((seconds / 10)) $((seconds % 10)) "$good"
+  [ "$bad" = 0 ] || printf ', %d failed' "$bad"
+  [ -z "$why" ] || printf '  (%s)' "$why"
+  echo
+  if [ "$bad" != 0 ]; then
+    echo "----- $log"
+    cat "$log"
+    echo "-----"
+  fi
+}
+
+waiting=${#jobs[@]}
+trap interrupted INT TERM HUP
+for job in "${jobs[@]}"; do
+  while [ ${#job_of[@]} -ge "$lanes" ]; do reap; done
+  # shellcheck disable=SC2086
+  start $job
+  waiting=$((waiting - 1))
+done
+while [ ${#job_of[@]} -gt 0 ]; do reap; done
+
+# Nothing executed is a failure, too.
+[ $((passed + failed)) -gt 0 ] || failed=1
+finish

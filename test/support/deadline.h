@@ -1,0 +1,100 @@
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "support/violations.h"
+
+namespace xtcp::test {
+
+// How long a test waits for something that should take milliseconds. It is generous because it says
+// nothing about speed: it only turns a hang into a failure.
+inline constexpr std::chrono::seconds kDeadline{10};
+
+// Waits until `predicate` holds; false when the deadline passed first. `lock` is held around it.
+template <typename Predicate>
+bool WaitUntil(std::unique_lock<std::mutex>& lock, std::condition_variable& changed,
+               Predicate predicate, std::chrono::milliseconds deadline = kDeadline) {
+  return changed.wait_until(lock, std::chrono::steady_clock::now() + deadline, predicate);
+}
+
+// The same for what nobody announces: counts in /proc, and a connection's `Stats`. It polls.
+template <typename Predicate>
+bool WaitUntil(Predicate predicate, std::chrono::milliseconds deadline = kDeadline) {
+  const auto end = std::chrono::steady_clock::now() + deadline;
+  while (!predicate()) {
+    if (std::chrono::steady_clock::now() >= end) return predicate();
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+  }
+  return true;
+}
+
+// Something that happens once, for one thread to wait for another.
+class Signal {
+ public:
+  void Set() {
+    std::lock_guard lock(mutex_);
+    set_ = true;
+    changed_.notify_all();
+  }
+
+  // False when the deadline passed first.
+  bool Wait(std::chrono::milliseconds deadline = kDeadline) {
+    std::unique_lock lock(mutex_);
+    return WaitUntil(lock, changed_, [&] { return set_; }, deadline);
+  }
+
+  bool IsSet() const {
+    std::lock_guard lock(mutex_);
+    return set_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool set_ = false;
+};
+
+// A count that only grows, for one thread to wait for others.
+class Tally {
+ public:
+  void Add(std::size_t n = 1) {
+    std::lock_guard lock(mutex_);
+    count_ += n;
+    changed_.notify_all();
+  }
+
+  bool WaitFor(std::size_t n, std::chrono::milliseconds deadline = kDeadline) {
+    std::unique_lock lock(mutex_);
+    return WaitUntil(lock, changed_, [&] { return count_ >= n; }, deadline);
+  }
+
+  std::size_t count() const {
+    std::lock_guard lock(mutex_);
+    return count_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::size_t count_ = 0;
+};
+
+// Runs `body`, which may block, on a thread of its own. When it takes too long the program ends,
+// since nothing can end the thread.
+template <typename Body>
+void WithinDeadline(const std::string& what, Body body) {
+  Signal done;
+  std::thread thread([&] {
+    body();
+    done.Set();
+  });
+  if (!done.Wait(3 * kDeadline)) Die(what + " does not return");
+  thread.join();
+}
+
+}  // namespace xtcp::test
