@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 #include <string>
 #include <system_error>
@@ -20,6 +21,17 @@ class XTCP_API Packet {
 
   // A short text for logs; "packet" unless overridden.
   virtual std::string ToString() const;
+
+  // Packets come and go at the rate of the traffic, so small ones are kept on a list of their
+  // thread and used again. A derived class may have its own operators instead.
+  static void* operator new(std::size_t size);
+  static void operator delete(void* packet, std::size_t size) noexcept;
+
+  // The forms that the two above would hide.
+  static void* operator new(std::size_t, void* place) noexcept { return place; }
+  static void operator delete(void*, void*) noexcept {}
+  static void* operator new(std::size_t size, std::align_val_t alignment);
+  static void operator delete(void* packet, std::size_t size, std::align_val_t alignment) noexcept;
 };
 
 using PacketPtr = std::unique_ptr<Packet>;

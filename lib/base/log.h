@@ -58,16 +58,23 @@ class LogEntry {
 
 }  // namespace xtcp::internal
 
+// The arguments may allocate; a line for which there is no memory is dropped.
+#define XTCP_WRITE_LOG(entry, ...)                  \
+  try {                                             \
+    (entry).Write(__FILE__, __LINE__, __VA_ARGS__); \
+  } catch (...) {                                   \
+  }
+
 // XTCP_LOG(kWarn, "printf-style %s", …): one line of at most 512 bytes. Every byte that is not
 // printable ASCII becomes \xNN, so that nobody forges a second line. Without a logger: one relaxed
 // load; the arguments are not evaluated, nor are they when the logger does not want the level. Call
 // it with no lock held.
-#define XTCP_LOG(level, ...)                                                              \
-  do {                                                                                    \
-    if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {                \
-      ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);                 \
-      if (xtcp_log_entry.wanted()) xtcp_log_entry.Write(__FILE__, __LINE__, __VA_ARGS__); \
-    }                                                                                     \
+#define XTCP_LOG(level, ...)                                                    \
+  do {                                                                          \
+    if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {      \
+      ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);       \
+      if (xtcp_log_entry.wanted()) XTCP_WRITE_LOG(xtcp_log_entry, __VA_ARGS__); \
+    }                                                                           \
   } while (false)
 
 // The same for what a peer can cause: at most 10 lines in any second from this site. The next line
@@ -78,6 +85,6 @@ class LogEntry {
       static constinit ::xtcp::internal::LogLimiter xtcp_log_limiter;               \
       ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);           \
       if (xtcp_log_entry.wanted() && xtcp_log_entry.Admit(xtcp_log_limiter, (now))) \
-        xtcp_log_entry.Write(__FILE__, __LINE__, __VA_ARGS__);                      \
+        XTCP_WRITE_LOG(xtcp_log_entry, __VA_ARGS__);                                \
     }                                                                               \
   } while (false)

@@ -107,7 +107,7 @@ ConnStats ConnImpl::Stats() const {
   stats.received_bytes = received_bytes_.load(std::memory_order_relaxed);
   stats.received_packets = received_packets_.load(std::memory_order_relaxed);
   stats.unacked_bytes = unacked_bytes_;
-  stats.reason = reason_;
+  stats.reason = static_cast<CloseReason>(reason_);
   stats.error = error_;
   if (opened_at_ != Time{0}) {
     const bool closed = state_.load() == ConnState::kClosed;
@@ -206,7 +206,7 @@ void ConnImpl::CloseUnopened(std::error_code error) {
   MutexLock lock(mu_);
   state_.store(ConnState::kClosed);
   TakePending();
-  reason_ = CloseReason::kConnectFailed;
+  reason_ = static_cast<std::uint8_t>(CloseReason::kConnectFailed);
   error_ = error;
   phase_ = Phase::kClosed;
 }
@@ -238,7 +238,7 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
     state_.store(ConnState::kClosed);
     TakePending();
     unacked_bytes_ = unacked;
-    reason_ = reason;
+    reason_ = static_cast<std::uint8_t>(reason);
     error_ = error;
     cut_ = cut;
     opened_at_ = std::max(now - opened_at_, Time{1});
@@ -308,7 +308,10 @@ void ConnImpl::Post() {
   if (ClaimPost()) context_->mailbox.Push(this);
 }
 
-void ConnImpl::BeginTurn() { worker_->turn.conn = this; }
+void ConnImpl::BeginTurn() {
+  worker_->turn.conn = this;
+  worker_->turn.doom = CloseReason::kNone;
+}
 
 void ConnImpl::EndTurn() {
   if (phase_ != Phase::kClosed && (signals_.load() & kStopNow) == 0) {
@@ -328,8 +331,8 @@ void ConnImpl::EndTurn() {
 // What the callbacks and the system calls of this turn lead to.
 void ConnImpl::Advance() {
   const std::uint8_t signals = signals_.load();
-  if (doom_ != CloseReason::kNone) {
-    Close(doom_, doom_error_);
+  if (worker_->turn.doom != CloseReason::kNone) {
+    Close(worker_->turn.doom, worker_->turn.doom_error);
     return;
   }
   if ((signals & kStopNow) != 0) {
@@ -359,9 +362,10 @@ void ConnImpl::BeginGracefulStop() {
 }
 
 void ConnImpl::Doom(CloseReason reason, std::error_code error) {
-  if (doom_ != CloseReason::kNone) return;  // the first cause counts
-  doom_ = reason;
-  doom_error_ = error;
+  Worker::Turn& turn = worker_->turn;
+  if (turn.doom != CloseReason::kNone) return;  // the first cause counts
+  turn.doom = reason;
+  turn.doom_error = error;
 }
 
 void ConnImpl::DoomBySocket(int error) {

@@ -142,13 +142,15 @@ class ConnImpl : public Conn, public Channel {
 
   // conn_output.cc
   std::error_code SendOnLoop(std::span<const std::byte> bytes);
+  std::error_code SendOnLoopSlowly(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
   std::error_code SendFromElsewhere(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
   std::error_code CheckState() const;
   std::error_code Refuse(std::error_code error) XTCP_EXCLUDES(mu_);
   std::error_code Admit(std::size_t size) XTCP_REQUIRES(mu_);
   bool ChargeOrNote(std::size_t size) XTCP_REQUIRES(mu_);
   bool QueuePending(std::size_t size) XTCP_REQUIRES(mu_);
-  bool ChargeLump(std::size_t size);
+  bool ChargeOnLoop(std::size_t size);
+  void CountAccepted(std::size_t size);
   bool Enqueue(std::span<const std::byte> bytes);
   bool SpillTurn();
   void TakePending() XTCP_REQUIRES(mu_);
@@ -190,25 +192,22 @@ class ConnImpl : public Conn, public Channel {
   std::any user_data_;
   RingBuffer ring_;              // input that waits for the rest of its packet
   OutboundBuffer sending_;       // output that the kernel did not take yet
-  std::size_t lump_ = 0;         // charged to the budget ahead, for the sends of this turn
   std::uint32_t last_read_ = 0;  // bytes
   int write_error_ = 0;          // the socket takes no more output
   Phase phase_ = Phase::kServing;
-  CloseReason doom_ = CloseReason::kNone;  // closes at the end of this turn
-  std::error_code doom_error_;
   std::uint8_t starved_count_ = 0;  // reads or writes in a row that the kernel had no memory for
-  bool blocked_ : 1 = false;        // something is left over: wait for EPOLLOUT
-  bool starved_ : 1 = false;        // wait for the timer, not for events
-  bool backlog_ : 1 = false;        // complete packets may wait in ring_
-  bool parked_ : 1 = false;         // paused and hung up: out of the poller
-  bool got_packet_ : 1 = false;     // the first packet is complete
-  bool fin_seen_ : 1 = false;       // the peer's end of stream was read
-  bool fin_sent_ : 1 = false;
-  bool pause_followed_ : 1 = false;  // deadlines stand still
-  bool opened_ : 1 = false;          // the first event was delivered
-  Time active_at_{0};                // last byte received or taken; while paused: relative to now
-  Time write_at_{0};                 // last byte taken, or when the queue began
-  Time hard_due_ = kNever;           // end of the packet deadline; after a stop, of the linger
+  bool blocked_ = false;            // something is left over: wait for EPOLLOUT
+  bool starved_ = false;            // wait for the timer, not for events
+  bool backlog_ = false;            // complete packets may wait in ring_
+  bool parked_ = false;             // paused and hung up: out of the poller
+  bool got_packet_ = false;         // the first packet is complete
+  bool fin_seen_ = false;           // the peer's end of stream was read
+  bool fin_sent_ = false;
+  bool pause_followed_ = false;  // deadlines stand still
+  bool opened_ = false;          // the first event was delivered
+  Time active_at_{0};            // last byte received or taken; while paused: relative to now
+  Time write_at_{0};             // last byte taken, or when the queue began
+  Time hard_due_ = kNever;       // end of the packet deadline; after a stop, of the linger
 
   // Single writer: the loop. Relaxed, except that written_bytes_ is published after what was
   // accepted.
@@ -236,7 +235,7 @@ class ConnImpl : public Conn, public Channel {
   Time opened_at_ XTCP_GUARDED_BY(mu_){0};  // once closed: the age
   std::uint64_t unacked_bytes_ XTCP_GUARDED_BY(mu_) = 0;
   std::error_code error_ XTCP_GUARDED_BY(mu_);
-  CloseReason reason_ XTCP_GUARDED_BY(mu_) = CloseReason::kNone;
+  std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;    // a CloseReason
   bool stopped_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop found it open
   bool cut_ XTCP_GUARDED_BY(mu_) = false;
   bool ended_ XTCP_GUARDED_BY(context_->mu) = false;

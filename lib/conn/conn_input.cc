@@ -58,7 +58,7 @@ void ConnImpl::ReadAndUnpack() {
   for (int reads = 0; reads < Worker::kReadsPerTurn && total < Worker::kReadSize; ++reads) {
     bool more = false;
     total += ReadIntoRing(&more);
-    if (!more || !MayDeliver() || backlog_) break;
+    if (!more || !MayDeliver() || backlog_ || worker_->turn.doom != CloseReason::kNone) break;
   }
 }
 
@@ -75,7 +75,8 @@ void ConnImpl::ReadBehindTail() {
   Received(read);
   const std::span<const std::byte> view = buffer.first(tail.size() + read);
   const std::size_t used = Unpack(view);
-  if (doom_ != CloseReason::kNone || StopWasAsked()) return;  // the rest is thrown away
+  if (worker_->turn.doom != CloseReason::kNone || StopWasAsked())
+    return;  // the rest is thrown away
   // Where nothing was consumed the ring still holds the tail.
   bool kept = true;
   if (used == 0) {
@@ -133,6 +134,9 @@ bool ConnImpl::Keep(std::span<const std::byte> bytes) {
 // Delivers what is complete, and returns how many bytes that was. What stays is the begin of a
 // packet, or `backlog_` is set.
 std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
+  const Protocol& protocol = *context_->protocol;
+  Handler& handler = worker_->handler();
+  const ConnPtr& conn = self();
   std::size_t used = 0;
   int packets = 0;
   backlog_ = false;
@@ -140,14 +144,12 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
     while (used < view.size()) {
       if (packets == Worker::kPacketsPerTurn || !MayDeliver()) {
         backlog_ = true;
-        if (MayDeliver()) Post();  // the rest gets its turn after the others
         break;
       }
       const std::span<const std::byte> rest = view.subspan(used);
-      UnpackResult result = context_->protocol->Unpack(rest);
-      const bool impossible = result.size > rest.size() ||
-                              (result.packet != nullptr && (result.size == 0 || result.error));
-      if (impossible) {
+      UnpackResult result = protocol.Unpack(rest);
+      if (result.size > rest.size() ||
+          (result.packet != nullptr && (result.size == 0 || result.error))) {
         Doom(CloseReason::kProtocolError, Errc::kProtocolError);
         break;
       }
@@ -156,16 +158,15 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         ++packets;
         got_packet_ = true;
         Add(received_packets_, 1);
-        worker_->handler().OnEvent(EventType::kRecv, self(), std::move(result.packet));
+        handler.OnEvent(EventType::kRecv, conn, std::move(result.packet));
       } else if (result.error) {
         ++packets;
-        worker_->handler().OnUnpackError(self(), result.size == 0 ? rest : rest.first(result.size),
-                                         result.error);
-        if (result.size == 0) {
-          // No way to resynchronise; a stop that the handler asked for takes its course.
-          if (!StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
-          break;
-        }
+        handler.OnUnpackError(conn, result.size == 0 ? rest : rest.first(result.size),
+                              result.error);
+        if (result.size > 0) continue;
+        // No way to resynchronise; a stop that the handler asked for takes its course.
+        if (!StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
+        break;
       } else if (result.size == 0) {
         if (rest.size() >= PacketLimit()) Doom(CloseReason::kPacketTooLarge);
         break;
@@ -174,13 +175,12 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
   } catch (...) {
     NoteException();
   }
+  if (backlog_ && MayDeliver()) Post();  // the rest gets its turn after the others
   return used;
 }
 
-bool ConnImpl::MayDeliver() const {
-  return phase_ == Phase::kServing && doom_ == CloseReason::kNone &&
-         signals_.load(std::memory_order_relaxed) == 0;
-}
+// Whether nothing keeps the next packet from its handler: no stop, no pause.
+bool ConnImpl::MayDeliver() const { return signals_.load(std::memory_order_relaxed) == 0; }
 
 std::size_t ConnImpl::PacketLimit() const {
   const Options& options = worker_->options();

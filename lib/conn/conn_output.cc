@@ -39,7 +39,8 @@ constexpr int kWritesPerTurn = 4;
 
 std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
   if (bytes.empty()) return {};
-  return EventLoop::IsCurrent(context_->mailbox) ? SendOnLoop(bytes) : SendFromElsewhere(bytes);
+  const bool on_loop = EventLoop::IsCurrent(context_->mailbox) && worker_ != nullptr;
+  return on_loop ? SendOnLoop(bytes) : SendFromElsewhere(bytes);
 }
 
 std::error_code ConnImpl::SendPacket(const Packet& packet) {
@@ -162,52 +163,73 @@ bool ConnImpl::QueuePending(std::size_t size) {
 
 // ---- The loop's thread.
 
-std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
-  if (state_.load(std::memory_order_relaxed) != ConnState::kOpen) {
-    return Refuse(CheckState());
-  }
-  if (bytes.size() > lump_ && !ChargeLump(bytes.size())) {
-    MutexLock lock(mu_);
-    if (const std::error_code error = Admit(bytes.size())) return error;
-    lump_ += bytes.size();
-  }
-  if (worker_->turn.conn != this) Post();  // its own turn writes, or gives the charge back
-  if (!Enqueue(bytes)) return Refuse(Errc::kNoMemory);
-  lump_ -= bytes.size();
-  Add(accepted_bytes_, bytes.size());
-  Add(accepted_sends_, 1);
-  Add(worker_->totals().accepted_bytes, bytes.size());
+inline std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
+  Worker::Turn& turn = worker_->turn;
+  const bool simple = turn.conn == this && bytes.size() <= turn.lump &&
+                      bytes.size() <= Worker::Turn::kCapacity - turn.size && sending_.empty() &&
+                      pending_bytes_.load(std::memory_order_relaxed) == 0 &&
+                      state_.load(std::memory_order_relaxed) == ConnState::kOpen;
+  if (!simple) return SendOnLoopSlowly(bytes);
+  std::memcpy(turn.bytes.get() + turn.size, bytes.data(), bytes.size());
+  turn.size += bytes.size();
+  turn.lump -= bytes.size();
+  CountAccepted(bytes.size());
   return {};
 }
 
-bool ConnImpl::ChargeLump(std::size_t size) {
-  const std::size_t limit = context_->send_buffer_limit;
-  const std::size_t missing = size - lump_;
-  // Not near the limit: there other senders need what would only be set aside.
-  if (size <= kLump && budget_.charged() + kLump <= limit / 2 && budget_.TryCharge(kLump, limit)) {
-    lump_ += kLump;
-    return true;
+std::error_code ConnImpl::SendOnLoopSlowly(std::span<const std::byte> bytes) {
+  if (const std::error_code error = CheckState()) return Refuse(error);
+  if (!ChargeOnLoop(bytes.size())) {
+    MutexLock lock(mu_);
+    if (const std::error_code error = Admit(bytes.size())) return error;
   }
-  if (!budget_.TryCharge(missing, limit)) return false;
-  lump_ = size;
+  // Its own turn writes; or, without memory, offers to others what is given back here.
+  if (worker_->turn.conn != this) Post();
+  if (!Enqueue(bytes)) {
+    budget_.Release(bytes.size());
+    return Refuse(Errc::kNoMemory);
+  }
+  CountAccepted(bytes.size());
+  return {};
+}
+
+// Charges `size` bytes, and in the connection's turn some more for the sends to come, but not near
+// the limit: there other senders need what would only be set aside.
+bool ConnImpl::ChargeOnLoop(std::size_t size) {
+  const std::size_t limit = context_->send_buffer_limit;
+  Worker::Turn& turn = worker_->turn;
+  if (turn.conn != this) return budget_.TryCharge(size, limit);
+  if (size > turn.lump) {
+    const std::size_t missing = size - turn.lump;
+    const std::size_t ahead = budget_.charged() + missing + kLump <= limit / 2 ? kLump : 0;
+    if (!budget_.TryCharge(missing + ahead, limit)) return false;
+    turn.lump += missing + ahead;
+  }
+  turn.lump -= size;
   return true;
 }
 
 bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
   Worker::Turn& turn = worker_->turn;
-  const bool in_turn = turn.conn == this;
   if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
     // Sent before, from another thread: those go first.
     if (!SpillTurn()) return false;
     MutexLock lock(mu_);
     TakePending();
   }
-  if (in_turn && sending_.empty() && bytes.size() <= Worker::Turn::kCapacity - turn.size) {
+  if (turn.conn == this && sending_.empty() &&
+      bytes.size() <= Worker::Turn::kCapacity - turn.size) {
     std::memcpy(turn.bytes.get() + turn.size, bytes.data(), bytes.size());
     turn.size += bytes.size();
     return true;
   }
   return SpillTurn() && sending_.Append(bytes, context_->pool);
+}
+
+inline void ConnImpl::CountAccepted(std::size_t size) {
+  Add(accepted_bytes_, size);
+  Add(accepted_sends_, 1);
+  Add(worker_->totals().accepted_bytes, size);
 }
 
 // Moves what this turn has gathered to `sending_`.
@@ -316,13 +338,15 @@ bool ConnImpl::NothingQueued() const {
 
 // Gives back what this turn wrote, or set aside and did not need.
 void ConnImpl::ReleaseBudget() {
-  const std::size_t bytes = std::exchange(worker_->turn.release, 0) + std::exchange(lump_, 0);
+  const std::size_t bytes =
+      std::exchange(worker_->turn.release, 0) + std::exchange(worker_->turn.lump, 0);
   if (bytes != 0) budget_.Release(bytes);
 }
 
 void ConnImpl::OfferSendReady() {
   ReleaseBudget();
-  if (!refused_.load() || phase_ != Phase::kServing || doom_ != CloseReason::kNone) return;
+  if (!refused_.load() || phase_ != Phase::kServing) return;
+  if (worker_->turn.doom != CloseReason::kNone) return;
   {
     MutexLock lock(mu_);
     const std::size_t limit = context_->send_buffer_limit;

@@ -37,7 +37,8 @@ struct LoopTotals {
   std::atomic<std::uint64_t> exceptions{0};
 };
 
-// `counter += n` for its only writer. Release: whoever reads a count sees those that were counted before.
+// `counter += n` for its only writer. Release: whoever reads a count sees those that were counted
+// before.
 inline void Add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
 }
@@ -109,13 +110,17 @@ class Worker final : public Channel {
   // Where a turn's first read goes: behind the bytes of an unfinished packet, if there are any.
   std::span<std::byte> read_buffer() { return {read_buffer_.get(), kReadSize}; }
 
-  // What the running turn's connection sends is gathered here, to leave in one write.
+  // What a turn of a connection needs and the connection need not keep.
   struct Turn {
     static constexpr std::size_t kCapacity = 256 << 10;
-    ConnImpl* conn = nullptr;
-    std::size_t size = 0;
-    std::size_t release = 0;  // bytes to give back to the connection's budget
-    std::unique_ptr<std::byte[]> bytes;
+
+    ConnImpl* conn = nullptr;               // whose turn it is
+    std::unique_ptr<std::byte[]> bytes;     // what it sends is gathered here, to leave in one write
+    std::size_t size = 0;                   // of these
+    std::size_t lump = 0;                   // bytes charged to its budget ahead, for the next sends
+    std::size_t release = 0;                // bytes to give back to its budget
+    CloseReason doom = CloseReason::kNone;  // it closes at the end of the turn
+    std::error_code doom_error;
   };
   Turn turn;
 
