@@ -3,7 +3,6 @@
 
 #include <xtcp/protocol.h>
 
-#include <array>
 #include <cstddef>
 #include <new>
 #include <utility>
@@ -15,7 +14,6 @@ namespace {
 // Sizes that share a list; larger packets are left to the allocator.
 constexpr std::size_t kStep = 16;
 constexpr std::size_t kLargest = 256;
-constexpr std::size_t kClasses = kLargest / kStep;
 constexpr int kKept = 64;  // per list
 
 struct Free {
@@ -24,26 +22,30 @@ struct Free {
 
 struct List {
   Free* first;
-  int count;
+  int room;  // how many more may join
 };
 
-// Trivial, so that using it costs no check whether it was constructed.
-constinit thread_local std::array<List, kClasses> lists{};
-enum class Cleaning : char { kNotArranged, kArranged, kDone };
-constinit thread_local Cleaning cleaning = Cleaning::kNotArranged;
+// Trivial, so that using it costs no check whether it was constructed; there is no room until the
+// thread has arranged that it is cleaned.
+constinit thread_local List lists[kLargest / kStep]{};
 
-// Frees the lists when the thread ends. Packets that go later than this go straight back.
+// Frees the lists when the thread ends. Packets that go later than this find no room.
 struct Cleaner {
-  Cleaner() { cleaning = Cleaning::kArranged; }
+  Cleaner() {
+    for (List& list : lists) list.room = kKept;
+  }
   ~Cleaner() {
-    cleaning = Cleaning::kDone;
     for (List& list : lists) {
+      list.room = 0;
       while (list.first != nullptr) ::operator delete(std::exchange(list.first, list.first->next));
     }
   }
 };
 
-[[gnu::noinline]] void ArrangeCleaning() { thread_local Cleaner cleaner; }
+[[gnu::noinline]] bool MakeRoom(const List& list) {
+  thread_local Cleaner cleaner;
+  return list.room > 0;
+}
 
 // Under a sanitizer every packet comes from the allocator, so that a use after free is seen.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -52,27 +54,26 @@ constexpr bool kKeep = false;
 constexpr bool kKeep = true;
 #endif
 
-constexpr std::size_t ClassOf(std::size_t size) { return (size - 1) / kStep; }
+bool IsKept(std::size_t size) { return kKeep && size <= kLargest; }
+
+List& ListOf(std::size_t size) { return lists[(size - 1) / kStep]; }
 
 }  // namespace
 
 void* Packet::operator new(std::size_t size) {
-  if (!kKeep || size > kLargest) return ::operator new(size);
-  List& list = lists[ClassOf(size)];
-  if (list.first != nullptr) {
-    --list.count;
-    return std::exchange(list.first, list.first->next);
-  }
-  return ::operator new((ClassOf(size) + 1) * kStep);
+  if (!IsKept(size)) return ::operator new(size);
+  List& list = ListOf(size);
+  if (list.first == nullptr) return ::operator new((size + kStep - 1) / kStep * kStep);
+  ++list.room;
+  return std::exchange(list.first, list.first->next);
 }
 
 void Packet::operator delete(void* packet, std::size_t size) noexcept {
   if (packet == nullptr) return;
-  if (kKeep && size <= kLargest) {
-    List& list = lists[ClassOf(size)];
-    if (list.count < kKept && cleaning != Cleaning::kDone) {
-      if (cleaning == Cleaning::kNotArranged) ArrangeCleaning();
-      ++list.count;
+  if (IsKept(size)) {
+    List& list = ListOf(size);
+    if (list.room > 0 || MakeRoom(list)) {
+      --list.room;
       list.first = ::new (packet) Free{list.first};
       return;
     }

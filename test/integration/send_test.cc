@@ -174,14 +174,13 @@ TEST_CASE("at OnSendReady half of the limit and the largest refused send are fre
   REQUIRE(events->WaitForAccepted(1));
   const ConnPtr conn = events->conn();
   std::thread reader([&] { peer.ReadAll(); });
-  for (int i = 0; i < 100 && events->totals().send_ready < 3; ++i) {
-    for (int burst = 0; burst < 200; ++burst) {
-      // Here alone may refusals come from: in OnSendReady this thread waits.
-      const bool sent = sender.Send(*conn, bytes);
-      if (!sent) AddViolation("M14: no room came");
-      total += piece;
-    }
+  // Refusals come from here alone, and while OnSendReady runs this thread waits.
+  bool sent = true;
+  for (int i = 0; i < 20'000 && sent && events->totals().send_ready < 5; ++i) {
+    sent = sender.Send(*conn, bytes);
+    if (sent) total += piece;
   }
+  REQUIRE(sent);
   conn->Stop(StopMode::kGracefullyButNotWait);
   reader.join();
   peer.Close();
@@ -231,32 +230,28 @@ TEST_CASE("several threads that wait for room miss no OnSendReady", "[M9][M14][B
 }
 
 TEST_CASE("kTooLarge has no OnSendReady, and kFull none after a stop", "[M14]") {
+  constexpr std::size_t kLimit = 1000;
+  const bool stops = GENERATE(false, true);
   Options options;
-  options.send_buffer_limit = 4 * kMiB;
+  options.send_buffer_limit = kLimit;
   auto events = NewRecorder();
+  events->on_recv = [&](const ConnPtr& conn, std::string_view) {
+    if (conn->Send(std::string(kLimit + 1, 'x')) != Errc::kTooLarge) AddViolation("not kTooLarge");
+    if (conn->Send(std::string(kLimit, 'x'))) AddViolation("the limit was refused");
+    if (!stops) return;
+    if (conn->Send("x") != Errc::kFull) AddViolation("not kFull");
+    conn->Stop(StopMode::kGracefullyButNotWait);
+  };
   TestServer server(events, options);
-  RawPeer peer(server.port(), 4096);
-  REQUIRE(events->WaitForAccepted(1));
-  const ConnPtr conn = events->conn();
-  std::size_t accepted = 0;
-  SECTION("too large") {
-    REQUIRE(conn->Send(std::string(4 * kMiB + 1, 'x')) == Errc::kTooLarge);
-    REQUIRE_FALSE(conn->Send("x"));
-    accepted = 1;
-  }
-  SECTION("full, then stopped") {
-    const std::string piece(kMiB, 'x');
-    while (!conn->Send(piece)) accepted += piece.size();
-    REQUIRE(conn->Send(piece) == Errc::kFull);
-  }
-  conn->Stop(StopMode::kGracefullyButNotWait);
+  RawPeer peer(server.port());
+  REQUIRE(peer.SendAll(Frame("go")));
+  std::string received;
+  REQUIRE(peer.ReadExactly(kLimit, &received) == End::kOpen);
+  peer.HalfClose();
   REQUIRE(peer.ReadAll() == End::kEof);
-  REQUIRE(peer.received() == accepted);
-  peer.Close();
   REQUIRE(events->WaitForClosed(1));
   REQUIRE(server.Finish() == "");
-  // In the second section a refusal may have been answered before the stop, once for each burst.
-  if (accepted == 1) REQUIRE(events->totals().send_ready == 0);
+  REQUIRE(events->totals().send_ready == 0);
 }
 
 TEST_CASE("a refusal before the connection stood is answered after kConnected", "[M14][M33]") {
