@@ -80,16 +80,17 @@ void Acceptor::HandleTimer() {
 void Acceptor::Take(AcceptResult accepted) {
   if (!sink_->MayAdmit()) return;  // closed at once
   AcceptedSocket socket;
-  try {
-    SocketAddress own;
-    if (every_address_ && LocalAddressOf(accepted.fd.get(), &own)) {
-      sink_->AcceptFailed();
+  SocketAddress own = address_;
+  std::error_code error;
+  if (every_address_) error = LocalAddressOf(accepted.fd.get(), &own);
+  if (!error) {
+    try {
+      socket.local = PackedAddress(own);
+      socket.remote = PackedAddress(accepted.peer);
+      socket.fd = std::move(accepted.fd);
+    } catch (const std::bad_alloc&) {
+      // The name of a Unix socket. Without a descriptor the sink counts it as refused.
     }
-    socket.local = PackedAddress(every_address_ ? own : address_);
-    socket.remote = PackedAddress(accepted.peer);
-    socket.fd = std::move(accepted.fd);
-  } catch (const std::bad_alloc&) {
-    // A Unix address with a name; the socket, not handed on, is closed and counted as refused.
   }
   sink_->Accepted(std::move(socket));
 }

@@ -18,10 +18,10 @@ class AcceptSink {
   // Whether one more connection may be admitted; it counts from now on.
   virtual bool MayAdmit() = 0;
 
-  // An admitted connection.
+  // An admitted connection; without a descriptor, its set-up has failed.
   virtual void Accepted(AcceptedSocket socket) = 0;
 
-  // accept4(2) failed, or the new socket's address could not be told.
+  // accept4(2) failed.
   virtual void AcceptFailed() = 0;
 
   // The listener is of no use any more and has been closed.

@@ -275,10 +275,10 @@ void ConnImpl::HandlePosted() {
     return;
   }
   BeginTurn();
-  if (phase_ == Phase::kServing && !paused()) {
-    if (backlog_) {
-      UnpackRing();
-    } else if (write_error_ != 0) {
+  if (phase_ == Phase::kServing) {
+    if (paused()) {
+      if (write_error_ != 0) DoomBySocket(write_error_);
+    } else if (backlog_ || write_error_ != 0) {
       ReadAndUnpack();
     }
   }
@@ -322,6 +322,8 @@ void ConnImpl::EndTurn() {
   if (phase_ != Phase::kClosed) {
     FollowPause();
     Watch();
+    // The socket takes nothing more: read on until the input ends, too.
+    if (write_error_ != 0) Post();
   }
   if (phase_ != Phase::kClosed) ScheduleTimer();
   ReleaseBudget();

@@ -326,10 +326,10 @@ void ConnImpl::HandleWriteError(int error) {
     DoomBySocket(error);
     return;
   }
-  // What had arrived before is delivered: read until the input ends, then close with this error.
+  // What had arrived before is delivered: EndTurn sees to it that the input is read to its end, and
+  // then the connection closes with this error.
   write_error_ = error;
   EnterState(ConnState::kOpen, ConnState::kStopping);
-  Post();
 }
 
 bool ConnImpl::NothingQueued() const {
