@@ -14,6 +14,8 @@
 
 namespace xtcp::internal {
 
+class Worker;
+
 // What the connections of one loop share and may use from any thread, for as long as somebody holds
 // one of them: longer than the loop, longer than the server. It holds no handler.
 struct ConnContext {
@@ -28,6 +30,8 @@ struct ConnContext {
 
   // Bytes accepted from other threads than the loop's, for the server's totals. Relaxed: a counter.
   std::atomic<std::uint64_t> accepted_elsewhere{0};
+
+  Worker* worker = nullptr;  // loop thread only, while the loop runs
 
   // Waiting stops of single connections.
   Mutex mu;

@@ -150,17 +150,16 @@ bool ConnImpl::EnterState(ConnState from, ConnState to) {
 
 // ---- The loop's thread: begin and end.
 
-std::error_code ConnImpl::Open(Worker* worker, UniqueFd fd, PackedAddress local,
-                               PackedAddress remote, EventType first) {
-  worker_ = worker;
+std::error_code ConnImpl::Open(UniqueFd fd, PackedAddress local, PackedAddress remote,
+                               EventType first) {
   fd_ = std::move(fd);
-  const std::error_code error = worker->loop().Watch(this, EPOLLIN);
+  const std::error_code error = worker().loop().Watch(this, EPOLLIN);
   if (error) {
     fd_.Reset();
     return error;
   }
-  const Options& options = worker->options();
-  const Time now = worker->loop().Now();
+  const Options& options = worker().options();
+  const Time now = worker().loop().Now();
   active_at_ = write_at_ = now;
   if (options.first_packet_size > 0 && options.packet_deadline.count() > 0) {
     hard_due_ = now + options.packet_deadline;
@@ -176,7 +175,6 @@ std::error_code ConnImpl::Open(Worker* worker, UniqueFd fd, PackedAddress local,
     opened_at_ = now;
   }
   BeginTurn();
-  opened_ = true;
   Deliver(first, nullptr);
   EndTurn();
   return {};
@@ -218,13 +216,13 @@ void ConnImpl::AnnounceEnd() {
 }
 
 void ConnImpl::Close(CloseReason reason, std::error_code error) {
-  EventLoop& loop = worker_->loop();
-  LoopTotals& totals = worker_->totals();
+  EventLoop& loop = worker().loop();
+  LoopTotals& totals = worker().totals();
   const bool was_stopping = phase_ == Phase::kStopping || phase_ == Phase::kLingering;
   const bool stopped_now = (signals_.load() & kStopNow) != 0;
   const bool cut = was_stopping && (stopped_now || reason == CloseReason::kLingerTimeout);
   phase_ = Phase::kClosed;
-  worker_->turn.size = 0;
+  worker().turn.size = 0;
 
   std::uint64_t unacked = 0;
   if (written_bytes_.load(std::memory_order_relaxed) > 0) {
@@ -271,7 +269,7 @@ void ConnImpl::HandleEvents(std::uint32_t events) {
 
 void ConnImpl::HandlePosted() {
   if (phase_ == Phase::kClosed) {
-    worker_->loop().Retire(this);
+    worker().loop().Retire(this);
     return;
   }
   BeginTurn();
@@ -292,25 +290,25 @@ void ConnImpl::HandleTimer() {
     blocked_ = false;
     HandleInput(EPOLLIN);
   }
-  if (NextDue() <= worker_->loop().Now()) {
+  if (NextDue() <= worker().loop().Now()) {
     // What has arrived, or can leave, by now counts.
     blocked_ = false;
     HandleInput(EPOLLIN);
     Flush();
-    CheckDeadlines(worker_->loop().Now());
+    CheckDeadlines(worker().loop().Now());
   }
   EndTurn();
 }
 
-void ConnImpl::HandleRetired() { worker_->Erase(*this); }
+void ConnImpl::HandleRetired() { worker().Erase(*this); }
 
 void ConnImpl::Post() {
   if (ClaimPost()) context_->mailbox.Push(this);
 }
 
 void ConnImpl::BeginTurn() {
-  worker_->turn.conn = this;
-  worker_->turn.doom = CloseReason::kNone;
+  worker().turn.conn = this;
+  worker().turn.doom = CloseReason::kNone;
 }
 
 void ConnImpl::EndTurn() {
@@ -327,14 +325,14 @@ void ConnImpl::EndTurn() {
   }
   if (phase_ != Phase::kClosed) ScheduleTimer();
   ReleaseBudget();
-  worker_->turn.conn = nullptr;
+  worker().turn.conn = nullptr;
 }
 
 // What the callbacks and the system calls of this turn lead to.
 void ConnImpl::Advance() {
   const std::uint8_t signals = signals_.load();
-  if (worker_->turn.doom != CloseReason::kNone) {
-    Close(worker_->turn.doom, worker_->turn.doom_error);
+  if (worker().turn.doom != CloseReason::kNone) {
+    Close(worker().turn.doom, worker().turn.doom_error);
     return;
   }
   if ((signals & kStopNow) != 0) {
@@ -360,11 +358,11 @@ void ConnImpl::BeginGracefulStop() {
   phase_ = Phase::kStopping;
   backlog_ = false;
   ring_.Clear(context_->pool);
-  hard_due_ = worker_->loop().Now() + worker_->options().linger_timeout;
+  hard_due_ = worker().loop().Now() + worker().options().linger_timeout;
 }
 
 void ConnImpl::Doom(CloseReason reason, std::error_code error) {
-  Worker::Turn& turn = worker_->turn;
+  Worker::Turn& turn = worker().turn;
   if (turn.doom != CloseReason::kNone) return;  // the first cause counts
   turn.doom = reason;
   turn.doom_error = error;
@@ -393,7 +391,7 @@ void ConnImpl::Watch() {
     if (blocked_) events |= EPOLLOUT;
   }
   if (parked_) return;
-  const std::error_code error = worker_->loop().Rewatch(this, events);
+  const std::error_code error = worker().loop().Rewatch(this, events);
   if (error) Close(CloseReason::kSystemError, error);
 }
 
@@ -401,14 +399,14 @@ void ConnImpl::Watch() {
 // comes too early looks again.
 
 void ConnImpl::ScheduleTimer() {
-  if (phase_ == Phase::kServing && !worker_->has_deadlines() && !starved_) return;
+  if (phase_ == Phase::kServing && !worker().has_deadlines() && !starved_) return;
   const Time due = NextDue();
-  if (due != kNever) worker_->loop().ArmNoLaterThan(this, due);
+  if (due != kNever) worker().loop().ArmNoLaterThan(this, due);
 }
 
 ConnImpl::Time ConnImpl::NextDue() const {
-  const Options& options = worker_->options();
-  Time due = starved_ ? worker_->loop().Now() + kStarvedPause : kNever;
+  const Options& options = worker().options();
+  Time due = starved_ ? worker().loop().Now() + kStarvedPause : kNever;
   if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) return std::min(due, hard_due_);
   if (phase_ == Phase::kFlushing) due = std::min(due, write_at_ + options.linger_timeout);
   if (options.write_deadline.count() > 0 && !sending_.empty()) {
@@ -425,7 +423,7 @@ ConnImpl::Time ConnImpl::NextDue() const {
 
 void ConnImpl::CheckDeadlines(Time now) {
   if (phase_ == Phase::kClosed || NextDue() > now) return;
-  const Options& options = worker_->options();
+  const Options& options = worker().options();
   const bool write_due = options.write_deadline.count() > 0 && !sending_.empty() &&
                          write_at_ + options.write_deadline <= now;
   if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
@@ -443,7 +441,7 @@ void ConnImpl::CheckDeadlines(Time now) {
 void ConnImpl::FollowPause() {
   if (phase_ != Phase::kServing || paused() == pause_followed_) return;
   pause_followed_ = paused();
-  const Time now = worker_->loop().Now();
+  const Time now = worker().loop().Now();
   const Time shift = pause_followed_ ? -now : now;
   active_at_ += shift;
   if (hard_due_ != kNever) hard_due_ += shift;
@@ -453,7 +451,7 @@ void ConnImpl::FollowPause() {
 
 void ConnImpl::Deliver(EventType event, PacketPtr packet) {
   try {
-    worker_->handler().OnEvent(event, self(), std::move(packet));
+    worker().handler().OnEvent(event, self(), std::move(packet));
   } catch (...) {
     NoteException();
   }
@@ -461,9 +459,9 @@ void ConnImpl::Deliver(EventType event, PacketPtr packet) {
 
 // Inside a catch block.
 void ConnImpl::NoteException() {
-  Add(worker_->totals().exceptions, 1);
+  Add(worker().totals().exceptions, 1);
   Doom(CloseReason::kException);
-  const Time now = worker_->loop().Now();
+  const Time now = worker().loop().Now();
   try {
     throw;
   } catch (const std::exception& exception) {
@@ -474,6 +472,6 @@ void ConnImpl::NoteException() {
   }
 }
 
-const ConnPtr& ConnImpl::self() const { return worker_->PtrOf(*this); }
+const ConnPtr& ConnImpl::self() const { return worker().PtrOf(*this); }
 
 }  // namespace xtcp::internal

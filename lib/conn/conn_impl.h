@@ -81,8 +81,7 @@ class ConnImpl : public Conn, public Channel {
 
   // Begins to serve: registers the socket and delivers the first event. With an error nothing has
   // happened, and the connection is to be dropped.
-  std::error_code Open(Worker* worker, UniqueFd fd, PackedAddress local, PackedAddress remote,
-                       EventType first);
+  std::error_code Open(UniqueFd fd, PackedAddress local, PackedAddress remote, EventType first);
 
   // The server's stop reaches this connection.
   void StopFromServer(StopMode mode);
@@ -96,7 +95,9 @@ class ConnImpl : public Conn, public Channel {
   // What a stop's report says of this connection, at its end.
   StopReport Ending() const;
 
-  std::uint32_t worker_index = 0;  // the worker's own
+  // Its place in the worker's table.
+  std::uint32_t worker_index() const { return worker_index_; }
+  void set_worker_index(std::uint32_t index) { worker_index_ = index; }
 
  protected:
   // Channel.
@@ -180,6 +181,7 @@ class ConnImpl : public Conn, public Channel {
   Time NextDue() const;
   void Deliver(EventType event, PacketPtr packet);
   void NoteException();
+  Worker& worker() const { return *context_->worker; }
   const ConnPtr& self() const;
   bool paused() const { return (signals_.load(std::memory_order_relaxed) & kPaused) != 0; }
   void Ask(std::uint8_t set, std::uint8_t clear) XTCP_EXCLUDES(mu_);
@@ -188,10 +190,13 @@ class ConnImpl : public Conn, public Channel {
   const std::shared_ptr<ConnContext> context_;
 
   // Loop thread only.
-  Worker* worker_ = nullptr;
   std::any user_data_;
-  RingBuffer ring_;              // input that waits for the rest of its packet
-  OutboundBuffer sending_;       // output that the kernel did not take yet
+  RingBuffer ring_;         // input that waits for the rest of its packet
+  OutboundBuffer sending_;  // output that the kernel did not take yet
+  Time active_at_{0};       // last byte received or taken; while paused: relative to now
+  Time write_at_{0};        // last byte taken, or when the queue began
+  Time hard_due_ = kNever;  // end of the packet deadline; after a stop, of the linger
+  std::uint32_t worker_index_ = 0;
   std::uint32_t last_read_ = 0;  // bytes
   int write_error_ = 0;          // the socket takes no more output
   Phase phase_ = Phase::kServing;
@@ -204,10 +209,6 @@ class ConnImpl : public Conn, public Channel {
   bool fin_seen_ = false;           // the peer's end of stream was read
   bool fin_sent_ = false;
   bool pause_followed_ = false;  // deadlines stand still
-  bool opened_ = false;          // the first event was delivered
-  Time active_at_{0};            // last byte received or taken; while paused: relative to now
-  Time write_at_{0};             // last byte taken, or when the queue began
-  Time hard_due_ = kNever;       // end of the packet deadline; after a stop, of the linger
 
   // Single writer: the loop. Relaxed, except that written_bytes_ is published after what was
   // accepted.
@@ -217,15 +218,20 @@ class ConnImpl : public Conn, public Channel {
   std::atomic<std::uint64_t> accepted_sends_{0};
   std::atomic<std::uint64_t> written_bytes_{0};
 
+  mutable Mutex mu_;
+
   // Written under mu_, read also without: whoever must not miss a change has it ordered before, by
   // the lock or by the mailbox.
+  SendBudget budget_;
+  std::atomic<std::size_t> pending_bytes_{0};
   std::atomic<ConnState> state_;
   std::atomic<std::uint8_t> signals_{0};
   std::atomic<bool> refused_{false};  // someone waits for OnSendReady; see SendBudget
-  std::atomic<std::size_t> pending_bytes_{0};
-  SendBudget budget_;
 
-  mutable Mutex mu_;
+  std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;    // a CloseReason
+  bool stopped_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop found it open
+  bool cut_ XTCP_GUARDED_BY(mu_) = false;
+  bool ended_ XTCP_GUARDED_BY(context_->mu) = false;
   OutboundBuffer pending_ XTCP_GUARDED_BY(mu_);  // sent from other threads, on its way to sending_
   std::uint64_t pending_sends_ XTCP_GUARDED_BY(mu_) = 0;
   std::uint64_t refused_sends_ XTCP_GUARDED_BY(mu_) = 0;
@@ -235,10 +241,6 @@ class ConnImpl : public Conn, public Channel {
   Time opened_at_ XTCP_GUARDED_BY(mu_){0};  // once closed: the age
   std::uint64_t unacked_bytes_ XTCP_GUARDED_BY(mu_) = 0;
   std::error_code error_ XTCP_GUARDED_BY(mu_);
-  std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;    // a CloseReason
-  bool stopped_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop found it open
-  bool cut_ XTCP_GUARDED_BY(mu_) = false;
-  bool ended_ XTCP_GUARDED_BY(context_->mu) = false;
 };
 
 }  // namespace xtcp::internal

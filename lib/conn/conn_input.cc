@@ -36,7 +36,7 @@ void ConnImpl::HandleInput(std::uint32_t events) {
     // A Unix peer that wrote and closed. Hang-up cannot be masked (epoll_ctl(2)): it would wake the
     // loop for ever. So the socket leaves the poller until it is read again.
     parked_ = true;
-    worker_->loop().Unwatch(this);
+    worker().loop().Unwatch(this);
   }
 }
 
@@ -58,12 +58,12 @@ void ConnImpl::ReadAndUnpack() {
   for (int reads = 0; reads < Worker::kReadsPerTurn && total < Worker::kReadSize; ++reads) {
     bool more = false;
     total += ReadIntoRing(&more);
-    if (!more || !MayDeliver() || backlog_ || worker_->turn.doom != CloseReason::kNone) break;
+    if (!more || !MayDeliver() || backlog_ || worker().turn.doom != CloseReason::kNone) break;
   }
 }
 
 void ConnImpl::ReadBehindTail() {
-  const std::span<std::byte> buffer = worker_->read_buffer();
+  const std::span<std::byte> buffer = worker().read_buffer();
   const std::span<const std::byte> tail = ring_.View();
   if (!tail.empty()) std::memcpy(buffer.data(), tail.data(), tail.size());
   const ssize_t n = Recv(fd_.get(), buffer.subspan(tail.size()));
@@ -75,7 +75,7 @@ void ConnImpl::ReadBehindTail() {
   Received(read);
   const std::span<const std::byte> view = buffer.first(tail.size() + read);
   const std::size_t used = Unpack(view);
-  if (worker_->turn.doom != CloseReason::kNone || StopWasAsked())
+  if (worker().turn.doom != CloseReason::kNone || StopWasAsked())
     return;  // the rest is thrown away
   // Where nothing was consumed the ring still holds the tail.
   bool kept = true;
@@ -93,7 +93,7 @@ void ConnImpl::ReadBehindTail() {
 }
 
 std::size_t ConnImpl::ReadIntoRing(bool* more) {
-  if (!ring_.Reserve(1, worker_->options().recv_buffer_size, context_->pool)) {
+  if (!ring_.Reserve(1, worker().options().recv_buffer_size, context_->pool)) {
     Doom(CloseReason::kNoMemory, Errc::kNoMemory);
     return 0;
   }
@@ -116,26 +116,26 @@ void ConnImpl::Received(std::size_t bytes) {
   last_read_ = static_cast<std::uint32_t>(bytes);
   starved_count_ = 0;
   Add(received_bytes_, bytes);
-  Add(worker_->totals().received_bytes, bytes);
-  if (worker_->has_deadlines()) active_at_ = worker_->loop().Now();
+  Add(worker().totals().received_bytes, bytes);
+  if (worker().has_deadlines()) active_at_ = worker().loop().Now();
 }
 
 void ConnImpl::UnpackRing() {
   const std::size_t used = Unpack(ring_.View());
   ring_.Consume(used, context_->pool);
-  if (used > 0) ring_.Shrink(worker_->options().recv_buffer_size, context_->pool);
+  if (used > 0) ring_.Shrink(worker().options().recv_buffer_size, context_->pool);
   NoteUnfinishedPacket(used > 0);
 }
 
 bool ConnImpl::Keep(std::span<const std::byte> bytes) {
-  return ring_.Append(bytes, worker_->options().recv_buffer_size, context_->pool);
+  return ring_.Append(bytes, worker().options().recv_buffer_size, context_->pool);
 }
 
 // Delivers what is complete, and returns how many bytes that was. What stays is the begin of a
 // packet, or `backlog_` is set.
 std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
   const Protocol& protocol = *context_->protocol;
-  Handler& handler = worker_->handler();
+  Handler& handler = worker().handler();
   const ConnPtr& conn = self();
   std::size_t used = 0;
   int packets = 0;
@@ -183,25 +183,25 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
 bool ConnImpl::MayDeliver() const { return signals_.load(std::memory_order_relaxed) == 0; }
 
 std::size_t ConnImpl::PacketLimit() const {
-  const Options& options = worker_->options();
+  const Options& options = worker().options();
   return got_packet_ || options.first_packet_size == 0 ? options.max_packet_size
                                                        : options.first_packet_size;
 }
 
 // The packet deadline runs from a packet's first byte to its last.
 void ConnImpl::NoteUnfinishedPacket(bool consumed) {
-  const Options& options = worker_->options();
+  const Options& options = worker().options();
   if (options.packet_deadline.count() == 0) return;
   if (options.first_packet_size > 0 && !got_packet_) return;  // it runs from kAccept
   if (consumed || backlog_ || ring_.empty()) hard_due_ = kNever;
   if (!ring_.empty() && !backlog_ && hard_due_ == kNever) {
-    hard_due_ = worker_->loop().Now() + options.packet_deadline;
+    hard_due_ = worker().loop().Now() + options.packet_deadline;
   }
 }
 
 void ConnImpl::Discard() {
   if (fin_seen_) return;
-  const ssize_t n = Recv(fd_.get(), worker_->read_buffer());
+  const ssize_t n = Recv(fd_.get(), worker().read_buffer());
   if (n > 0) {
     Received(static_cast<std::size_t>(n));
   } else {
@@ -219,7 +219,7 @@ void ConnImpl::HandleReadEnd(ssize_t result, int error) {
       ring_.Clear(context_->pool);
       EnterState(ConnState::kOpen, ConnState::kStopping);
       phase_ = Phase::kFlushing;
-      write_at_ = worker_->loop().Now();
+      write_at_ = worker().loop().Now();
     }
   } else if (error == EAGAIN || error == EWOULDBLOCK) {
     if (write_error_ != 0) DoomBySocket(write_error_);  // what had arrived before is delivered

@@ -39,8 +39,7 @@ constexpr int kWritesPerTurn = 4;
 
 std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
   if (bytes.empty()) return {};
-  const bool on_loop = EventLoop::IsCurrent(context_->mailbox) && worker_ != nullptr;
-  return on_loop ? SendOnLoop(bytes) : SendFromElsewhere(bytes);
+  return EventLoop::IsCurrent(context_->mailbox) ? SendOnLoop(bytes) : SendFromElsewhere(bytes);
 }
 
 std::error_code ConnImpl::SendPacket(const Packet& packet) {
@@ -164,7 +163,7 @@ bool ConnImpl::QueuePending(std::size_t size) {
 // ---- The loop's thread.
 
 inline std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
-  Worker::Turn& turn = worker_->turn;
+  Worker::Turn& turn = worker().turn;
   const bool simple = turn.conn == this && bytes.size() <= turn.lump &&
                       bytes.size() <= Worker::Turn::kCapacity - turn.size && sending_.empty() &&
                       pending_bytes_.load(std::memory_order_relaxed) == 0 &&
@@ -184,7 +183,7 @@ std::error_code ConnImpl::SendOnLoopSlowly(std::span<const std::byte> bytes) {
     if (const std::error_code error = Admit(bytes.size())) return error;
   }
   // Its own turn writes; or, without memory, offers to others what is given back here.
-  if (worker_->turn.conn != this) Post();
+  if (worker().turn.conn != this) Post();
   if (!Enqueue(bytes)) {
     budget_.Release(bytes.size());
     return Refuse(Errc::kNoMemory);
@@ -197,7 +196,7 @@ std::error_code ConnImpl::SendOnLoopSlowly(std::span<const std::byte> bytes) {
 // the limit: there other senders need what would only be set aside.
 bool ConnImpl::ChargeOnLoop(std::size_t size) {
   const std::size_t limit = context_->send_buffer_limit;
-  Worker::Turn& turn = worker_->turn;
+  Worker::Turn& turn = worker().turn;
   if (turn.conn != this) return budget_.TryCharge(size, limit);
   if (size > turn.lump) {
     const std::size_t missing = size - turn.lump;
@@ -210,7 +209,7 @@ bool ConnImpl::ChargeOnLoop(std::size_t size) {
 }
 
 bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
-  Worker::Turn& turn = worker_->turn;
+  Worker::Turn& turn = worker().turn;
   if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
     // Sent before, from another thread: those go first.
     if (!SpillTurn()) return false;
@@ -229,12 +228,12 @@ bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
 inline void ConnImpl::CountAccepted(std::size_t size) {
   Add(accepted_bytes_, size);
   Add(accepted_sends_, 1);
-  Add(worker_->totals().accepted_bytes, size);
+  Add(worker().totals().accepted_bytes, size);
 }
 
 // Moves what this turn has gathered to `sending_`.
 bool ConnImpl::SpillTurn() {
-  Worker::Turn& turn = worker_->turn;
+  Worker::Turn& turn = worker().turn;
   if (turn.conn != this || turn.size == 0) return true;
   if (!sending_.Append({turn.bytes.get(), turn.size}, context_->pool)) return false;
   turn.size = 0;
@@ -266,12 +265,12 @@ void ConnImpl::Flush() {
   }
   if (sending_.empty()) return;
   blocked_ = !starved_;
-  if (!was_queued) write_at_ = worker_->loop().Now();
+  if (!was_queued) write_at_ = worker().loop().Now();
 }
 
 // Both tell whether the kernel took all that it was offered.
 bool ConnImpl::WriteTurn() {
-  Worker::Turn& turn = worker_->turn;
+  Worker::Turn& turn = worker().turn;
   if (turn.size == 0) return true;
   const std::size_t size = std::exchange(turn.size, 0);
   const std::span<const std::byte> bytes(turn.bytes.get(), size);
@@ -308,10 +307,10 @@ void ConnImpl::Written(std::size_t bytes) {
   // Release: whoever reads this count sees that the bytes were accepted.
   written_bytes_.store(written_bytes_.load(std::memory_order_relaxed) + bytes,
                        std::memory_order_release);
-  Add(worker_->totals().written_bytes, bytes);
-  worker_->turn.release += bytes;
-  if (worker_->has_deadlines() || phase_ != Phase::kServing) {
-    write_at_ = worker_->loop().Now();
+  Add(worker().totals().written_bytes, bytes);
+  worker().turn.release += bytes;
+  if (worker().has_deadlines() || phase_ != Phase::kServing) {
+    write_at_ = worker().loop().Now();
     active_at_ = pause_followed_ ? Time{0} : write_at_;
   }
 }
@@ -333,20 +332,20 @@ void ConnImpl::HandleWriteError(int error) {
 }
 
 bool ConnImpl::NothingQueued() const {
-  return sending_.empty() && worker_->turn.size == 0 && pending_bytes_.load() == 0;
+  return sending_.empty() && worker().turn.size == 0 && pending_bytes_.load() == 0;
 }
 
 // Gives back what this turn wrote, or set aside and did not need.
 void ConnImpl::ReleaseBudget() {
   const std::size_t bytes =
-      std::exchange(worker_->turn.release, 0) + std::exchange(worker_->turn.lump, 0);
+      std::exchange(worker().turn.release, 0) + std::exchange(worker().turn.lump, 0);
   if (bytes != 0) budget_.Release(bytes);
 }
 
 void ConnImpl::OfferSendReady() {
   ReleaseBudget();
   if (!refused_.load() || phase_ != Phase::kServing) return;
-  if (worker_->turn.doom != CloseReason::kNone) return;
+  if (worker().turn.doom != CloseReason::kNone) return;
   {
     MutexLock lock(mu_);
     const std::size_t limit = context_->send_buffer_limit;
@@ -357,7 +356,7 @@ void ConnImpl::OfferSendReady() {
     largest_refused_ = 0;
   }
   try {
-    worker_->handler().OnSendReady(self());
+    worker().handler().OnSendReady(self());
   } catch (...) {
     NoteException();
   }

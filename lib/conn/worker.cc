@@ -18,9 +18,14 @@ Worker::Worker(WorkerOwner& owner, const Options& options, std::shared_ptr<ConnC
       has_deadlines_(options.read_deadline.count() > 0 || options.write_deadline.count() > 0 ||
                      options.packet_deadline.count() > 0),
       own_timers_(own_timers),
-      loop_(context_->mailbox) {}
+      loop_(context_->mailbox) {
+  context_->worker = this;
+}
 
-Worker::~Worker() { Close(); }
+Worker::~Worker() {
+  Close();
+  context_->worker = nullptr;
+}
 
 std::error_code Worker::Open() {
   try {
@@ -94,13 +99,13 @@ std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket soc
                               EventType first) {
   try {
     loop_.ReserveTimers(conns_.size() + 1 + own_timers_);
-    conn->worker_index = static_cast<std::uint32_t>(conns_.size());
+    conn->set_worker_index(static_cast<std::uint32_t>(conns_.size()));
     conns_.push_back(conn);
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
   }
-  const std::error_code error = conn->Open(this, std::move(socket.fd), std::move(socket.local),
-                                           std::move(socket.remote), first);
+  const std::error_code error =
+      conn->Open(std::move(socket.fd), std::move(socket.local), std::move(socket.remote), first);
   if (error) conns_.pop_back();
   return error;
 }
@@ -108,9 +113,9 @@ std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket soc
 void Worker::Erase(ConnImpl& conn) {
   const StopReport ending = conn.Ending();
   // The last one moves into the hole. The pointer goes at the end: with it may go the connection.
-  ConnPtr& place = conns_[conn.worker_index];
+  ConnPtr& place = conns_[conn.worker_index()];
   std::swap(place, conns_.back());
-  static_cast<ConnImpl&>(*place).worker_index = conn.worker_index;
+  static_cast<ConnImpl&>(*place).set_worker_index(conn.worker_index());
   const ConnPtr gone = std::move(conns_.back());
   conns_.pop_back();
   owner_.ConnectionEnded(ending);

@@ -97,7 +97,7 @@ class Worker final : public Channel {
   std::error_code Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket socket, EventType first);
 
   // For ConnImpl.
-  const ConnPtr& PtrOf(const ConnImpl& conn) const { return conns_[conn.worker_index]; }
+  const ConnPtr& PtrOf(const ConnImpl& conn) const { return conns_[conn.worker_index()]; }
   void Erase(ConnImpl& conn);
   Handler& handler() { return *options_.handler; }
   const Options& options() const { return options_; }
