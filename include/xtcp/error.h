@@ -32,7 +32,7 @@ enum class Errc {
   // of the two threw.
   kBadPacket,
 
-  // `ConnStats::error`: `Unpack` gave an answer outside its rules, or could not resynchronise.
+  // `ConnStats::error`: `Unpack` gave an answer outside its rules.
   kProtocolError,
 
   // `Listen`, `DialAndServe`: the address does not parse.

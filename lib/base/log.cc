@@ -18,6 +18,10 @@ namespace internal {
 
 constinit std::atomic<bool> logger_is_set{false};
 
+// How often the logger was replaced: each begins with a fresh account of its lines. Relaxed, as
+// above.
+static constinit std::atomic<std::uint32_t> logger_generation{0};
+
 namespace {
 
 struct Current {
@@ -92,6 +96,11 @@ bool LogLimiter::Admit(std::chrono::nanoseconds now, std::uint64_t* suppressed) 
   constexpr std::int64_t kInterval = 200'000'000;
   constexpr std::int64_t kBurst = 5;
   const std::int64_t clock = now.count();
+  const std::uint32_t generation = logger_generation.load(std::memory_order_relaxed);
+  if (generation_.exchange(generation, std::memory_order_relaxed) != generation) {
+    due_.store(0, std::memory_order_relaxed);
+    suppressed_.store(0, std::memory_order_relaxed);
+  }
   std::int64_t due = due_.load(std::memory_order_relaxed);
   do {
     if (due - clock > (kBurst - 1) * kInterval) {
@@ -155,6 +164,7 @@ Logger::~Logger() = default;
 void SetLogger(std::shared_ptr<Logger> logger) {
   internal::Current& current = internal::GetCurrent();
   internal::MutexLock lock(current.mu);
+  internal::logger_generation.fetch_add(1, std::memory_order_relaxed);
   internal::logger_is_set.store(logger != nullptr, std::memory_order_relaxed);
   current.logger.swap(logger);
   // The old one goes with the parameter, after the lock.

@@ -22,7 +22,8 @@ class LogLimiter {
   bool Admit(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept;
 
  private:
-  // Relaxed, both: they order nothing else.
+  // Relaxed, all: they order nothing else.
+  std::atomic<std::uint32_t> generation_{0};  // of the logger that is counted for
   std::atomic<std::int64_t> due_{0};
   std::atomic<std::uint64_t> suppressed_{0};
 };

@@ -247,8 +247,8 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
   sending_.Clear(context_->pool);
   ring_.Clear(context_->pool);
   Add(totals.unacked_bytes, unacked);
-  XTCP_LOG(kDebug, "%s closed: %s", ToString().c_str(),
-           std::string(xtcp::ToString(reason)).c_str());
+  XTCP_LOG_LIMITED(now, kDebug, "%s closed: %s", ToString().c_str(),
+                   std::string(xtcp::ToString(reason)).c_str());
 
   Deliver(EventType::kClosed, nullptr);
   user_data_.reset();

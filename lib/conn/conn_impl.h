@@ -147,6 +147,7 @@ class ConnImpl : public Conn, public Channel {
   std::error_code SendFromElsewhere(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
   std::error_code CheckState() const;
   std::error_code Refuse(std::error_code error) XTCP_EXCLUDES(mu_);
+  void CountRefused() XTCP_REQUIRES(mu_);
   std::error_code Admit(std::size_t size) XTCP_REQUIRES(mu_);
   bool ChargeOrNote(std::size_t size) XTCP_REQUIRES(mu_);
   bool QueuePending(std::size_t size) XTCP_REQUIRES(mu_);

@@ -153,6 +153,12 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         Doom(CloseReason::kProtocolError, Errc::kProtocolError);
         break;
       }
+      if (result.size > PacketLimit()) {
+        // However the bytes were cut: a packet that could not have waited does not pass in one
+        // piece.
+        Doom(CloseReason::kPacketTooLarge);
+        break;
+      }
       used += result.size;
       if (result.packet != nullptr) {
         ++packets;

@@ -87,8 +87,12 @@ std::error_code ConnImpl::CheckState() const {
 
 std::error_code ConnImpl::Refuse(std::error_code error) {
   MutexLock lock(mu_);
-  ++refused_sends_;
+  CountRefused();
   return error;
+}
+
+void ConnImpl::CountRefused() {
+  if (state_.load() != ConnState::kClosed) ++refused_sends_;  // then the account is final
 }
 
 // The whole decision about `size` bytes: null, and they are charged; or why not, counted and noted.
@@ -96,7 +100,7 @@ std::error_code ConnImpl::Admit(std::size_t size) {
   std::error_code error = CheckState();
   if (!error && size > context_->send_buffer_limit) error = Errc::kTooLarge;
   if (!error && !ChargeOrNote(size)) error = Errc::kFull;
-  if (error) ++refused_sends_;
+  if (error) CountRefused();
   return error;
 }
 
@@ -138,7 +142,7 @@ std::error_code ConnImpl::SendFromElsewhere(std::span<const std::byte> bytes) {
         pending_.Splice(chunks);
         post = QueuePending(bytes.size());
       } else {
-        ++refused_sends_;
+        CountRefused();
         budget_.Release(bytes.size());
         // Somebody may have been refused because of what is given back here.
         post = state_.load() == ConnState::kOpen && ClaimPost();

@@ -198,7 +198,7 @@ std::string Refused(const std::function<void(Options&)>& spoil) {
 TEST_CASE("an impossible option is refused by its name", "[M39][X4]") {
   using std::chrono::milliseconds;
   using Catch::Contains;
-  constexpr auto kForever = milliseconds::max();
+  static constexpr auto kForever = milliseconds::max();
   REQUIRE(Refused([](Options&) {}) == "");
   REQUIRE_THAT(Refused([](Options& o) { o.handler = nullptr; }), Contains("handler"));
   REQUIRE_THAT(Refused([](Options& o) { o.protocol = nullptr; }), Contains("protocol"));
