@@ -104,7 +104,14 @@ reap() {
   local pid status seconds variant name log good bad why=
   wait -n -p pid "${!job_of[@]}"
   status=$?
-  [ -n "$pid" ] || return
+  if [ -z "$pid" ]; then
+    # A signal interrupted the wait; or the shell knows of no child that we wait for, and never will.
+    [ "$status" = 127 ] || return
+    failed=$((failed + ${#job_of[@]}))
+    echo "lost: ${job_of[*]}"
+    job_of=()
+    return
+  fi
   read -r variant name <<<"${job_of[$pid]}"
   seconds=$(((${EPOCHREALTIME/./} - ${started_at[$pid]/./}) / 100000))
   unset "job_of[$pid]"

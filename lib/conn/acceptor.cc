@@ -85,11 +85,10 @@ void Acceptor::Take(AcceptResult accepted) {
   if (every_address_) error = LocalAddressOf(accepted.fd.get(), &own);
   if (!error) {
     try {
-      socket.local = PackedAddress(own);
-      socket.remote = PackedAddress(accepted.peer);
+      socket.ends = ConnectionEnds(own, accepted.peer);
       socket.fd = std::move(accepted.fd);
     } catch (const std::bad_alloc&) {
-      // The name of a Unix socket. Without a descriptor the sink counts it as refused.
+      // Without a descriptor the sink counts it as refused.
     }
   }
   sink_->Accepted(std::move(socket));

@@ -119,12 +119,12 @@ ConnStats ConnImpl::Stats() const {
 
 Address ConnImpl::LocalAddress() const {
   MutexLock lock(mu_);
-  return local_.Unpack();
+  return ends_.Local();
 }
 
 Address ConnImpl::RemoteAddress() const {
   MutexLock lock(mu_);
-  return remote_.Unpack();
+  return ends_.Remote();
 }
 
 std::string ConnImpl::ToString() const {
@@ -150,8 +150,7 @@ bool ConnImpl::EnterState(ConnState from, ConnState to) {
 
 // ---- The loop's thread: begin and end.
 
-std::error_code ConnImpl::Open(UniqueFd fd, PackedAddress local, PackedAddress remote,
-                               EventType first) {
+std::error_code ConnImpl::Open(UniqueFd fd, ConnectionEnds ends, EventType first) {
   fd_ = std::move(fd);
   const std::error_code error = worker().loop().Watch(this, EPOLLIN);
   if (error) {
@@ -170,8 +169,7 @@ std::error_code ConnImpl::Open(UniqueFd fd, PackedAddress local, PackedAddress r
     const bool stopped = (signals_.load() & kStopSignals) != 0;
     state_.store(stopped ? ConnState::kStopping : ConnState::kOpen);
     stopped_open_ = stopped;
-    local_ = std::move(local);
-    remote_ = std::move(remote);
+    ends_ = std::move(ends);
     opened_at_ = now;
   }
   BeginTurn();
@@ -232,7 +230,7 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
   const Time now = loop.Now();
   {
     MutexLock lock(mu_);
-    if (local_.is_unix()) unacked = 0;  // there SIOCOUTQ counts memory
+    if (ends_.IsUnix()) unacked = 0;  // there SIOCOUTQ counts memory
     state_.store(ConnState::kClosed);
     TakePending();
     unacked_bytes_ = unacked;

@@ -81,7 +81,7 @@ class ConnImpl : public Conn, public Channel {
 
   // Begins to serve: registers the socket and delivers the first event. With an error nothing has
   // happened, and the connection is to be dropped.
-  std::error_code Open(UniqueFd fd, PackedAddress local, PackedAddress remote, EventType first);
+  std::error_code Open(UniqueFd fd, ConnectionEnds ends, EventType first);
 
   // The server's stop reaches this connection.
   void StopFromServer(StopMode mode);
@@ -237,8 +237,7 @@ class ConnImpl : public Conn, public Channel {
   std::uint64_t pending_sends_ XTCP_GUARDED_BY(mu_) = 0;
   std::uint64_t refused_sends_ XTCP_GUARDED_BY(mu_) = 0;
   std::size_t largest_refused_ XTCP_GUARDED_BY(mu_) = 0;
-  PackedAddress local_ XTCP_GUARDED_BY(mu_);
-  PackedAddress remote_ XTCP_GUARDED_BY(mu_);
+  ConnectionEnds ends_ XTCP_GUARDED_BY(mu_);
   Time opened_at_ XTCP_GUARDED_BY(mu_){0};  // once closed: the age
   std::uint64_t unacked_bytes_ XTCP_GUARDED_BY(mu_) = 0;
   std::error_code error_ XTCP_GUARDED_BY(mu_);

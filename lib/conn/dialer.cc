@@ -88,7 +88,7 @@ void Dialer::Stand(const SocketAddress& address) {
     SocketAddress own;
     error = LocalAddressOf(fd_.get(), &own);
     if (!error) {
-      AcceptedSocket socket{std::move(fd_), PackedAddress(own), PackedAddress(address)};
+      AcceptedSocket socket{std::move(fd_), ConnectionEnds(own, address)};
       conn_.dialer_ = nullptr;
       error = worker_.Adopt(conn_.shared_from_this(), std::move(socket), EventType::kConnected);
     }

@@ -104,8 +104,7 @@ std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket soc
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
   }
-  const std::error_code error =
-      conn->Open(std::move(socket.fd), std::move(socket.local), std::move(socket.remote), first);
+  const std::error_code error = conn->Open(std::move(socket.fd), std::move(socket.ends), first);
   if (error) conns_.pop_back();
   return error;
 }

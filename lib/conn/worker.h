@@ -24,8 +24,7 @@ namespace xtcp::internal {
 // An accepted socket on its way to the worker that will serve it.
 struct AcceptedSocket {
   UniqueFd fd;
-  PackedAddress local;
-  PackedAddress remote;
+  ConnectionEnds ends;
 };
 
 // Totals of one loop. Single writer: the loop; read from any thread, hence relaxed atomics.

@@ -89,37 +89,35 @@ Address ToAddress(const sockaddr* address, socklen_t size) {
   return AddressAccess::Make(parts.kind, parts.port, parts.zone, parts.ip, parts.path);
 }
 
-PackedAddress::PackedAddress(const sockaddr* address, socklen_t size) : PackedAddress() {
-  const Parts parts = Decode(address, size);
-  if (parts.kind == Kind::kUnix) {
-    path_ = parts.path.empty() ? nullptr : new std::string(parts.path);
-  } else {
-    ip_ = parts.ip;
+ConnectionEnds::ConnectionEnds(const SocketAddress& local, const SocketAddress& remote) {
+  const Parts near = Decode(local.get(), local.size);
+  const Parts far = Decode(remote.get(), remote.size);
+  is_ipv4_ = near.kind == Kind::kIpv4 && far.kind == Kind::kIpv4;
+  if (!is_ipv4_) {
+    others_ =
+        std::make_unique<const std::pair<Address, Address>>(ToAddress(local), ToAddress(remote));
+    return;
   }
-  kind_ = parts.kind;
-  port_ = parts.port;
-  zone_ = parts.zone;
+  std::copy_n(near.ip.begin(), local_.ip.size(), local_.ip.begin());
+  local_.port = near.port;
+  std::copy_n(far.ip.begin(), remote_.ip.size(), remote_.ip.begin());
+  remote_.port = far.port;
 }
 
-PackedAddress::~PackedAddress() {
-  if (kind_ == Kind::kUnix) delete path_;
+Address ConnectionEnds::Local() const {
+  if (is_ipv4_) return Make(local_);
+  return others_ == nullptr ? Address() : others_->first;
 }
 
-Address PackedAddress::Unpack() const {
-  if (kind_ != Kind::kUnix) return AddressAccess::Make(kind_, port_, zone_, ip_, {});
-  const std::string_view path = path_ == nullptr ? std::string_view{} : *path_;
-  return AddressAccess::Make(kind_, port_, zone_, {}, path);
+Address ConnectionEnds::Remote() const {
+  if (is_ipv4_) return Make(remote_);
+  return others_ == nullptr ? Address() : others_->second;
 }
 
-void PackedAddress::Swap(PackedAddress& other) noexcept {
-  std::swap(kind_, other.kind_);
-  std::swap(port_, other.port_);
-  std::swap(zone_, other.zone_);
-  // Exchanging the 16 bytes exchanges the path too, whichever of the two is there.
-  std::array<std::uint8_t, sizeof(ip_)> bytes;
-  std::memcpy(bytes.data(), &ip_, sizeof(ip_));
-  std::memcpy(&ip_, &other.ip_, sizeof(ip_));
-  std::memcpy(&other.ip_, bytes.data(), sizeof(ip_));
+Address ConnectionEnds::Make(const Ipv4& end) {
+  std::array<std::uint8_t, 16> ip{};
+  std::copy(end.ip.begin(), end.ip.end(), ip.begin());
+  return AddressAccess::Make(Kind::kIpv4, end.port, 0, ip, {});
 }
 
 }  // namespace xtcp::internal

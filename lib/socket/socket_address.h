@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -48,37 +49,31 @@ struct AddressAccess {
                       const std::array<std::uint8_t, 16>& ip, std::string_view path);
 };
 
-// The same in 24 bytes, for what each connection keeps.
-class PackedAddress {
+// Both ends of a connection, which every connection keeps: 24 bytes for IPv4, and something on the
+// heap for the rest.
+class ConnectionEnds {
  public:
-  PackedAddress() noexcept : ip_{} {}  // unpacks to an empty one
+  ConnectionEnds() = default;  // both are empty
 
-  // Throws std::bad_alloc, and allocates, for a Unix address with a name only.
-  PackedAddress(const sockaddr* address, socklen_t size);
-  explicit PackedAddress(const SocketAddress& address)
-      : PackedAddress(address.get(), address.size) {}
+  // Throws std::bad_alloc, but not for IPv4 (IPv4-mapped IPv6 included).
+  ConnectionEnds(const SocketAddress& local, const SocketAddress& remote);
 
-  PackedAddress(PackedAddress&& other) noexcept : PackedAddress() { Swap(other); }
-  PackedAddress& operator=(PackedAddress&& other) noexcept {
-    PackedAddress(std::move(other)).Swap(*this);
-    return *this;
-  }
-  ~PackedAddress();
-
-  Address Unpack() const;
-  bool is_unix() const noexcept { return kind_ == AddressAccess::Kind::kUnix; }
+  Address Local() const;
+  Address Remote() const;
+  bool IsUnix() const { return others_ != nullptr && others_->first.IsUnix(); }
 
  private:
-  void Swap(PackedAddress& other) noexcept;
-
-  AddressAccess::Kind kind_{};
-  std::uint16_t port_ = 0;
-  std::uint32_t zone_ = 0;
-  union {
-    std::array<std::uint8_t, 16> ip_;
-    std::string* path_;  // kUnix: owned, null without a name; a smart one would not fit a union
+  struct Ipv4 {
+    std::array<std::uint8_t, 4> ip{};
+    std::uint16_t port = 0;
   };
+  static Address Make(const Ipv4& end);
+
+  std::unique_ptr<const std::pair<Address, Address>> others_;
+  Ipv4 local_;
+  Ipv4 remote_;
+  bool is_ipv4_ = false;
 };
-static_assert(sizeof(PackedAddress) == 24);
+static_assert(sizeof(ConnectionEnds) == 24);
 
 }  // namespace xtcp::internal

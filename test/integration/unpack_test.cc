@@ -117,7 +117,7 @@ TEST_CASE("no way to resynchronise: all that waits is reported, then the connect
   REQUIRE(rest.starts_with(reported));
   REQUIRE(connection.unpack_errors[0].second == TestProtocol::UnpackError());
   REQUIRE(connection.at_closed.reason == CloseReason::kProtocolError);
-  REQUIRE(connection.at_closed.error == Errc::kProtocolError);
+  REQUIRE(connection.at_closed.error == std::errc::bad_message);
 
   REQUIRE(other.SendAll(Frame("still here")));
   REQUIRE(server.events().WaitForPackets(2));
