@@ -17,7 +17,7 @@ namespace xtcp {
 // `Handler::OnEvent`, and from `SendPacket` to `PackTo`.
 class XTCP_API Packet {
  public:
-  virtual ~Packet();
+  virtual ~Packet() = default;
 
   // A short text for logs; "packet" unless overridden.
   virtual std::string ToString() const;

@@ -42,11 +42,6 @@ struct Cleaner {
   }
 };
 
-[[gnu::noinline]] bool MakeRoom(const List& list) {
-  thread_local Cleaner cleaner;
-  return list.room > 0;
-}
-
 // Under a sanitizer every packet comes from the allocator, so that a use after free is seen.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kKeep = false;
@@ -57,6 +52,12 @@ constexpr bool kKeep = true;
 bool IsKept(std::size_t size) { return kKeep && size <= kLargest; }
 
 List& ListOf(std::size_t size) { return lists[(size - 1) / kStep]; }
+
+// The list is full, or this thread has none yet.
+[[gnu::noinline]] void DeleteSlowly(void* packet) {
+  if (kKeep) thread_local Cleaner cleaner;
+  ::operator delete(packet);
+}
 
 }  // namespace
 
@@ -69,16 +70,15 @@ void* Packet::operator new(std::size_t size) {
 }
 
 void Packet::operator delete(void* packet, std::size_t size) noexcept {
-  if (packet == nullptr) return;
-  if (IsKept(size)) {
+  if (IsKept(size) && packet != nullptr) {
     List& list = ListOf(size);
-    if (list.room > 0 || MakeRoom(list)) {
+    if (list.room > 0) {
       --list.room;
       list.first = ::new (packet) Free{list.first};
       return;
     }
   }
-  ::operator delete(packet);
+  DeleteSlowly(packet);
 }
 
 void* Packet::operator new(std::size_t size, std::align_val_t alignment) {

@@ -6,8 +6,6 @@
 
 namespace xtcp {
 
-Packet::~Packet() = default;
-
 std::string Packet::ToString() const { return "packet"; }
 
 Protocol::~Protocol() = default;

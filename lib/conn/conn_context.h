@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "base/mutex.h"
@@ -24,6 +25,8 @@ struct ConnContext {
 
   const std::shared_ptr<const Protocol> protocol;
   const std::size_t send_buffer_limit;
+  // Asked for once: a default std::error_code costs a call into another library.
+  const std::error_category& no_error = std::error_code().category();
 
   Mailbox mailbox;
   BlockPool pool;

@@ -220,7 +220,7 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
   const bool stopped_now = (signals_.load() & kStopNow) != 0;
   const bool cut = was_stopping && (stopped_now || reason == CloseReason::kLingerTimeout);
   phase_ = Phase::kClosed;
-  worker().turn.size = 0;
+  worker().turn.Clear();
 
   std::uint64_t unacked = 0;
   if (written_bytes_.load(std::memory_order_relaxed) > 0) {

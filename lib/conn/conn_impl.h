@@ -25,6 +25,7 @@
 namespace xtcp::internal {
 
 class Worker;
+struct LoopTotals;
 
 // What senders on any thread need to know of a connection's life.
 enum class ConnState : std::uint8_t {
@@ -152,7 +153,7 @@ class ConnImpl : public Conn, public Channel {
   bool ChargeOrNote(std::size_t size) XTCP_REQUIRES(mu_);
   bool QueuePending(std::size_t size) XTCP_REQUIRES(mu_);
   bool ChargeOnLoop(std::size_t size);
-  void CountAccepted(std::size_t size);
+  void CountAccepted(std::size_t size, LoopTotals& totals);
   bool Enqueue(std::span<const std::byte> bytes);
   bool SpillTurn();
   void TakePending() XTCP_REQUIRES(mu_);

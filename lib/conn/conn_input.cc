@@ -137,6 +137,7 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
   const Protocol& protocol = *context_->protocol;
   Handler& handler = worker().handler();
   const ConnPtr& conn = self();
+  std::size_t limit = PacketLimit();
   std::size_t used = 0;
   int packets = 0;
   backlog_ = false;
@@ -146,14 +147,14 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         backlog_ = true;
         break;
       }
-      const std::span<const std::byte> rest = view.subspan(used);
+      const std::span<const std::byte> rest(view.data() + used, view.size() - used);
       UnpackResult result = protocol.Unpack(rest);
       if (result.size > rest.size() ||
           (result.packet != nullptr && (result.size == 0 || result.error))) {
         Doom(CloseReason::kProtocolError, Errc::kProtocolError);
         break;
       }
-      if (result.size > PacketLimit()) {
+      if (result.size > limit) {
         // However the bytes were cut: a packet that could not have waited does not pass in one
         // piece.
         Doom(CloseReason::kPacketTooLarge);
@@ -162,7 +163,7 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
       used += result.size;
       if (result.packet != nullptr) {
         ++packets;
-        got_packet_ = true;
+        if (!std::exchange(got_packet_, true)) limit = PacketLimit();
         Add(received_packets_, 1);
         handler.OnEvent(EventType::kRecv, conn, std::move(result.packet));
       } else if (result.error) {
@@ -174,7 +175,7 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         if (!StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
         break;
       } else if (result.size == 0) {
-        if (rest.size() >= PacketLimit()) Doom(CloseReason::kPacketTooLarge);
+        if (rest.size() >= limit) Doom(CloseReason::kPacketTooLarge);
         break;
       }
     }

@@ -167,49 +167,49 @@ bool ConnImpl::QueuePending(std::size_t size) {
 // ---- The loop's thread.
 
 inline std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
-  Worker::Turn& turn = worker().turn;
-  const bool simple = turn.conn == this && bytes.size() <= turn.lump &&
-                      bytes.size() <= Worker::Turn::kCapacity - turn.size && sending_.empty() &&
+  Worker& worker = this->worker();
+  Worker::Turn& turn = worker.turn;
+  // Where bytes are charged ahead, `sending_` is empty and there is room for them in the turn's
+  // buffer.
+  const bool simple = turn.conn == this && bytes.size() <= turn.lump() &&
                       pending_bytes_.load(std::memory_order_relaxed) == 0 &&
                       state_.load(std::memory_order_relaxed) == ConnState::kOpen;
   if (!simple) return SendOnLoopSlowly(bytes);
-  std::memcpy(turn.bytes.get() + turn.size, bytes.data(), bytes.size());
-  turn.size += bytes.size();
-  turn.lump -= bytes.size();
-  CountAccepted(bytes.size());
-  return {};
+  std::memcpy(turn.next, bytes.data(), bytes.size());
+  turn.next += bytes.size();
+  CountAccepted(bytes.size(), worker.totals());
+  return {0, context_->no_error};
 }
 
 std::error_code ConnImpl::SendOnLoopSlowly(std::span<const std::byte> bytes) {
   if (const std::error_code error = CheckState()) return Refuse(error);
+  Worker& worker = this->worker();
   if (!ChargeOnLoop(bytes.size())) {
     MutexLock lock(mu_);
     if (const std::error_code error = Admit(bytes.size())) return error;
   }
   // Its own turn writes; or, without memory, offers to others what is given back here.
-  if (worker().turn.conn != this) Post();
+  if (worker.turn.conn != this) Post();
   if (!Enqueue(bytes)) {
     budget_.Release(bytes.size());
     return Refuse(Errc::kNoMemory);
   }
-  CountAccepted(bytes.size());
+  CountAccepted(bytes.size(), worker.totals());
   return {};
 }
 
-// Charges `size` bytes, and in the connection's turn some more for the sends to come, but not near
-// the limit: there other senders need what would only be set aside.
+// Charges `size` bytes. In the connection's turn, as long as its sends gather in the turn's buffer,
+// some more for those to come; but not near the limit: there other senders need what would only be
+// set aside.
 bool ConnImpl::ChargeOnLoop(std::size_t size) {
   const std::size_t limit = context_->send_buffer_limit;
   Worker::Turn& turn = worker().turn;
-  if (turn.conn != this) return budget_.TryCharge(size, limit);
-  if (size > turn.lump) {
-    const std::size_t missing = size - turn.lump;
-    const std::size_t ahead = budget_.charged() + missing + kLump <= limit / 2 ? kLump : 0;
-    if (!budget_.TryCharge(missing + ahead, limit)) return false;
-    turn.lump += missing + ahead;
+  if (turn.conn == this && sending_.empty() && size + kLump <= turn.room() &&
+      budget_.charged() + size + kLump <= limit / 2 && budget_.TryCharge(size + kLump, limit)) {
+    turn.ahead += kLump;
+    return true;
   }
-  turn.lump -= size;
-  return true;
+  return budget_.TryCharge(size, limit);
 }
 
 bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
@@ -220,27 +220,27 @@ bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
     MutexLock lock(mu_);
     TakePending();
   }
-  if (turn.conn == this && sending_.empty() &&
-      bytes.size() <= Worker::Turn::kCapacity - turn.size) {
-    std::memcpy(turn.bytes.get() + turn.size, bytes.data(), bytes.size());
-    turn.size += bytes.size();
+  if (turn.conn == this && sending_.empty() && bytes.size() <= turn.room()) {
+    std::memcpy(turn.next, bytes.data(), bytes.size());
+    turn.next += bytes.size();
+    turn.ahead += bytes.size();
     return true;
   }
   return SpillTurn() && sending_.Append(bytes, context_->pool);
 }
 
-inline void ConnImpl::CountAccepted(std::size_t size) {
+inline void ConnImpl::CountAccepted(std::size_t size, LoopTotals& totals) {
   Add(accepted_bytes_, size);
   Add(accepted_sends_, 1);
-  Add(worker().totals().accepted_bytes, size);
+  Add(totals.accepted_bytes, size);
 }
 
 // Moves what this turn has gathered to `sending_`.
 bool ConnImpl::SpillTurn() {
   Worker::Turn& turn = worker().turn;
-  if (turn.conn != this || turn.size == 0) return true;
-  if (!sending_.Append({turn.bytes.get(), turn.size}, context_->pool)) return false;
-  turn.size = 0;
+  if (turn.conn != this) return true;
+  if (!sending_.Append({turn.bytes.get(), turn.size()}, context_->pool)) return false;
+  turn.Clear();
   return true;
 }
 
@@ -275,14 +275,14 @@ void ConnImpl::Flush() {
 // Both tell whether the kernel took all that it was offered.
 bool ConnImpl::WriteTurn() {
   Worker::Turn& turn = worker().turn;
-  if (turn.size == 0) return true;
-  const std::size_t size = std::exchange(turn.size, 0);
-  const std::span<const std::byte> bytes(turn.bytes.get(), size);
+  const std::span<const std::byte> bytes(turn.bytes.get(), turn.size());
+  turn.Clear();
+  if (bytes.empty()) return true;
   const ssize_t n = xtcp::internal::Send(fd_.get(), bytes);
   if (n < 0) HandleWriteError(errno);
   const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
   Written(taken);
-  if (taken == size) return true;
+  if (taken == bytes.size()) return true;
   if (!sending_.Append(bytes.subspan(taken), context_->pool)) {
     Doom(CloseReason::kNoMemory, Errc::kNoMemory);
   }
@@ -336,13 +336,13 @@ void ConnImpl::HandleWriteError(int error) {
 }
 
 bool ConnImpl::NothingQueued() const {
-  return sending_.empty() && worker().turn.size == 0 && pending_bytes_.load() == 0;
+  return sending_.empty() && worker().turn.size() == 0 && pending_bytes_.load() == 0;
 }
 
 // Gives back what this turn wrote, or set aside and did not need.
 void ConnImpl::ReleaseBudget() {
-  const std::size_t bytes =
-      std::exchange(worker().turn.release, 0) + std::exchange(worker().turn.lump, 0);
+  worker().turn.Clear();
+  const std::size_t bytes = std::exchange(worker().turn.release, 0);
   if (bytes != 0) budget_.Release(bytes);
 }
 

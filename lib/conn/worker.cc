@@ -32,6 +32,7 @@ std::error_code Worker::Open() {
     // Not initialised: a page costs memory only once it is used.
     read_buffer_.reset(new std::byte[kReadSize]);
     turn.bytes.reset(new std::byte[Turn::kCapacity]);
+    turn.next = turn.ahead = turn.bytes.get();
     loop_.ReserveTimers(own_timers_);
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;

@@ -113,13 +113,25 @@ class Worker final : public Channel {
   struct Turn {
     static constexpr std::size_t kCapacity = 256 << 10;
 
-    ConnImpl* conn = nullptr;               // whose turn it is
-    std::unique_ptr<std::byte[]> bytes;     // what it sends is gathered here, to leave in one write
-    std::size_t size = 0;                   // of these
-    std::size_t lump = 0;                   // bytes charged to its budget ahead, for the next sends
+    ConnImpl* conn = nullptr;  // whose turn it is
+
+    // What the connection sends gathers in `bytes`, up to `next`, to leave in one write. The bytes
+    // from there to `ahead` are charged to its budget already.
+    std::unique_ptr<std::byte[]> bytes;
+    std::byte* next = nullptr;
+    std::byte* ahead = nullptr;
+
     std::size_t release = 0;                // bytes to give back to its budget
     CloseReason doom = CloseReason::kNone;  // it closes at the end of the turn
     std::error_code doom_error;
+
+    std::size_t size() const { return static_cast<std::size_t>(next - bytes.get()); }
+    std::size_t lump() const { return static_cast<std::size_t>(ahead - next); }
+    std::size_t room() const { return kCapacity - static_cast<std::size_t>(ahead - bytes.get()); }
+    void Clear() {
+      release += lump();
+      next = ahead = bytes.get();
+    }
   };
   Turn turn;
 

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -119,6 +120,16 @@ TEST_CASE("a log line has its level, its text and its place", "[M40]") {
   CHECK(lines[1].line == line + 1);
 }
 
+TEST_CASE("a line whose arguments throw is dropped", "[F4]") {
+  Installed installed;
+  const auto no_memory = []() -> const char* { throw std::bad_alloc(); };
+  XTCP_LOG(kError, "%s", no_memory());
+  XTCP_LOG_LIMITED(0ns, kError, "%s", no_memory());
+  CHECK(installed.recorder->lines().empty());
+  XTCP_LOG(kError, "next");
+  CHECK(installed.recorder->last() == "next");
+}
+
 TEST_CASE("a log site is one statement") {
   Installed installed;
   if (installed.recorder == nullptr)
@@ -145,7 +156,7 @@ TEST_CASE("every byte that is not printable ASCII is escaped", "[M40]") {
 TEST_CASE("a log line has at most 512 bytes and is cut at a whole character", "[M40]") {
   Installed installed;
   xtcp::test::Random random(1);
-  for (std::size_t size = 0; size < 1200; ++size) {
+  for (std::size_t size = 0; size < 1200; size += 1 + size / 600) {
     std::string text = random.Bytes(size);
     for (char& c : text) {
       if (c == '\0') c = '\n';
@@ -164,9 +175,9 @@ TEST_CASE("a log line has at most 512 bytes and is cut at a whole character", "[
     // What stands before the dots is a whole number of characters of the text.
     const std::string kept = got.substr(0, got.size() - 3);
     REQUIRE(whole.starts_with(kept));
-    std::size_t characters = 0;
-    while (Escaped(text.substr(0, characters)).size() < kept.size()) ++characters;
-    REQUIRE(Escaped(text.substr(0, characters)) == kept);
+    std::size_t length = 0;
+    for (const char* c = text.c_str(); length < kept.size(); ++c) length += Escaped({c, 1}).size();
+    REQUIRE(length == kept.size());
   }
 }
 
@@ -434,6 +445,17 @@ TEST_CASE("a limited site says how many lines it suppressed", "[R10][M40]") {
   const std::string last = installed.recorder->last();
   CHECK(last.size() == 512);
   CHECK(last.ends_with("x... (97 more suppressed)"));
+}
+
+TEST_CASE("each logger begins with a fresh account of a limited site", "[R10]") {
+  const auto log = [] { XTCP_LOG_LIMITED(0ns, kWarn, "text"); };
+  for (int round = 0; round < 2; ++round) {
+    Installed installed;
+    for (int i = 0; i < 100; ++i) log();
+    const std::vector<Line> lines = installed.recorder->lines();
+    CHECK(lines.size() == 5);
+    for (const Line& line : lines) CHECK(line.text == "text");
+  }
 }
 
 TEST_CASE("an unwanted level spends nothing of a limited site's allowance", "[R10]") {
