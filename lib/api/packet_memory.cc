@@ -85,8 +85,8 @@ void* Packet::operator new(std::size_t size, std::align_val_t alignment) {
   return ::operator new(size, alignment);
 }
 
-void Packet::operator delete(void* packet, std::size_t size, std::align_val_t alignment) noexcept {
-  ::operator delete(packet, size, alignment);
+void Packet::operator delete(void* packet, std::size_t, std::align_val_t alignment) noexcept {
+  ::operator delete(packet, alignment);
 }
 
 }  // namespace xtcp

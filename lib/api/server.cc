@@ -36,7 +36,10 @@ using internal::Worker;
 // to quit, `Serve` joins them, closes what is left, and releases those who wait in `Stop`.
 class Server::Inside final : public internal::WorkerOwner, public internal::AcceptSink {
  public:
-  explicit Inside(Options options) : options_(std::move(options)) {}
+  explicit Inside(Options options)
+      : options_(std::move(options)),
+        tcp_{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
+             options_.user_timeout} {}
 
   std::error_code Listen(std::string_view address);
   std::error_code Adopt(int fd);
@@ -63,7 +66,8 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
   void AcceptFailed() override;
   void ListenerDied(std::error_code error) override;
 
-  std::error_code AddListener(UniqueFd& fd, const SocketFile& file);
+  std::error_code AddListener(UniqueFd& fd, const SocketFile& file,
+                              const internal::TcpOptions* apply);
   std::error_code MakeWorkers();
   std::error_code StartAcceptors();
   void RunWorkers();
@@ -73,6 +77,7 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
   void CloseAll();
 
   const Options options_;
+  const internal::TcpOptions tcp_;
 
   // Written while nothing runs: the workers by `Serve`, before `kServing`; the acceptors before
   // `Serve`, and then on the first worker's thread.
@@ -109,8 +114,8 @@ std::error_code Server::Inside::Listen(std::string_view address) {
   SocketFile file;
   const std::error_code error = internal::OpenListener(
       resolution.addresses.front(), resolution.any_family,
-      {.backlog = options_.backlog, .reuse_port = options_.reuse_port}, &fd, &file);
-  return error ? error : AddListener(fd, file);
+      {.backlog = options_.backlog, .reuse_port = options_.reuse_port, .tcp = tcp_}, &fd, &file);
+  return error ? error : AddListener(fd, file, nullptr);
 }
 
 std::error_code Server::Inside::Adopt(int fd) {
@@ -120,22 +125,24 @@ std::error_code Server::Inside::Adopt(int fd) {
   }
   if (const std::error_code error = internal::PrepareAdopted(fd)) return error;
   UniqueFd owned(fd);
-  const std::error_code error = AddListener(owned, SocketFile{});
+  const std::error_code error = AddListener(owned, SocketFile{}, &tcp_);
   if (error) (void)owned.Release();  // it stays the caller's
   return error;
 }
 
 // Takes `fd` over when there is no error.
-std::error_code Server::Inside::AddListener(UniqueFd& fd, const SocketFile& file) {
+std::error_code Server::Inside::AddListener(UniqueFd& fd, const SocketFile& file,
+                                            const internal::TcpOptions* apply) {
   SocketAddress bound;
   if (const std::error_code error = internal::LocalAddressOf(fd.get(), &bound)) return error;
+  if (!internal::IsTcp(bound.get())) apply = nullptr;
   try {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
     addresses_.reserve(addresses_.size() + 1);
     acceptors_.reserve(acceptors_.size() + 1);
     Address address = internal::ToAddress(bound);
-    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, file));
+    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, file, apply));
     addresses_.push_back(std::move(address));
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
@@ -198,10 +205,8 @@ std::error_code Server::Inside::StartAcceptors() {
     if (sys::GetRlimit(RLIMIT_NOFILE, &limit) != 0) return {errno, std::system_category()};
     max_connections_ = limit.rlim_cur - std::min<rlim_t>(64, limit.rlim_cur / 2);
   }
-  const internal::TcpOptions tcp{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
-                                 options_.user_timeout};
   for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
-    const std::error_code error = acceptor->Start(workers_.front()->loop(), *this, tcp);
+    const std::error_code error = acceptor->Start(workers_.front()->loop(), *this);
     if (error) return error;
   }
   return {};

@@ -20,19 +20,15 @@ bool IsWildcard(const SocketAddress& address) {
 
 }  // namespace
 
-Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file)
-    : address_(address), file_(file), every_address_(IsWildcard(address)) {
+Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file,
+                   const TcpOptions* apply)
+    : address_(address), file_(file), apply_(apply), every_address_(IsWildcard(address)) {
   fd_ = std::move(fd);
 }
 
-std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink, const TcpOptions& options) {
+std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink) {
   loop_ = &loop;
   sink_ = &sink;
-  if (IsTcp(address_.get())) {
-    if (const int refused = ApplyTcpOptions(fd_.get(), options); refused > 0) {
-      XTCP_LOG(kWarn, "the system refused %d socket options", refused);
-    }
-  }
   return loop.Watch(this, EPOLLIN);
 }
 
@@ -83,6 +79,7 @@ void Acceptor::Take(AcceptResult accepted) {
   SocketAddress own = address_;
   std::error_code error;
   if (every_address_) error = LocalAddressOf(accepted.fd.get(), &own);
+  if (apply_ != nullptr) ApplyTcpOptions(accepted.fd.get(), *apply_);
   if (!error) {
     try {
       socket.ends = ConnectionEnds(own, accepted.peer);

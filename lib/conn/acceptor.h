@@ -35,13 +35,15 @@ class AcceptSink {
 // little later (R4): a readable listener that cannot be accepted from would wake the loop for ever.
 class Acceptor final : public Channel {
  public:
-  // `address` is where `fd` listens; `file` what to remove at the end, if anything.
-  Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file);
+  // `address` is where `fd` listens; `file` what to remove at the end, if anything. `apply`:
+  // options to set on each accepted socket, for a listener from which they are not inherited; null:
+  // none.
+  Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file,
+           const TcpOptions* apply);
   ~Acceptor() { Close(); }
 
-  // Begins to accept on `loop`, with the options that accepted sockets inherit (tcp(7)). Both must
-  // outlive the acceptor.
-  std::error_code Start(EventLoop& loop, AcceptSink& sink, const TcpOptions& options);
+  // Begins to accept on `loop`. Both must outlive the acceptor.
+  std::error_code Start(EventLoop& loop, AcceptSink& sink);
 
   // Stops listening. On the loop's thread, or while no loop runs.
   void Close();
@@ -65,6 +67,7 @@ class Acceptor final : public Channel {
   AcceptSink* sink_ = nullptr;
   const SocketAddress address_;
   const SocketFile file_;
+  const TcpOptions* const apply_;
   const bool every_address_;  // then each socket has to be asked for its own
   std::chrono::nanoseconds logged_at_{0};
 };

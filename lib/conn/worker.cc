@@ -3,10 +3,10 @@
 #include <xtcp/error.h>
 
 #include <new>
-#include <thread>
 #include <utility>
 
 #include "base/log.h"
+#include "socket/syscalls.h"
 
 namespace xtcp::internal {
 
@@ -167,7 +167,7 @@ void Worker::Fail(std::error_code error) {
   });
   // One that another thread is just posting leaves when the post has arrived: soon.
   while (!conns_.empty()) {
-    std::this_thread::yield();
+    sys::Yield();
     loop_.RunBroken([] {});
   }
 }

@@ -64,6 +64,7 @@ std::error_code OpenOne(const SocketAddress& address, bool any_family, const Lis
   }
   if (const std::error_code error = Bind(fd.get(), address)) return error;
   const SocketFile ours = SocketFile::At(address);
+  if (IsTcp(address.get())) ApplyTcpOptions(fd.get(), options.tcp);
   if (sys::Listen(fd.get(), options.backlog) != 0) {
     const std::error_code error = LastError();
     ours.RemoveIfStillOurs();

@@ -18,16 +18,19 @@
 // allocates nothing.
 namespace xtcp::internal {
 
-struct ListenOptions {
-  int backlog = 1;
-  bool reuse_port = false;
-};
-
 struct TcpOptions {
   bool no_delay = true;
   bool keep_alive = false;
   std::chrono::milliseconds keep_alive_period{0};
   std::chrono::milliseconds user_timeout{0};
+};
+
+struct ListenOptions {
+  int backlog = 1;
+  bool reuse_port = false;
+  // Set before listen(2): a socket inherits what its listener has when the handshake ends, which
+  // may be before anybody accepts.
+  TcpOptions tcp{};
 };
 
 bool IsTcp(const sockaddr* address) noexcept;

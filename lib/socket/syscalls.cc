@@ -81,6 +81,8 @@ std::chrono::nanoseconds Now() {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
+void Yield() { ::sched_yield(); }
+
 std::error_code StartThread(std::function<void()> body, std::thread* thread) {
   // A thread inherits the mask, so nothing can reach it before it has blocked the signals itself.
   sigset_t blocked, old;

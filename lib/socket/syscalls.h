@@ -58,6 +58,8 @@ void FreeAddrInfo(addrinfo* list);
 // CLOCK_MONOTONIC.
 std::chrono::nanoseconds Now();
 
+void Yield();  // sched_yield(2)
+
 // Starts a thread in which every signal is blocked but the synchronous ones and SIGPROF. An error
 // when the system refuses.
 std::error_code StartThread(std::function<void()> body, std::thread* thread);

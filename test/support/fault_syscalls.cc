@@ -483,6 +483,8 @@ std::chrono::nanoseconds Now() {
   return now == test::kReal ? test::RealNow() : std::chrono::nanoseconds(now);
 }
 
+void Yield() { ::sched_yield(); }
+
 std::error_code StartThread(std::function<void()> body, std::thread* thread) {
   if (const Verdict verdict = Judge(Site::kStartThread); verdict.error != 0) {
     return {verdict.error, std::system_category()};
