@@ -198,14 +198,17 @@ format: | $(DEPS_FIRST)
 format-check: | $(DEPS_FIRST)
 	@test/lint/check_format.sh
 
-# What clang-tidy has to say about style is clang-format's and the reader's business.
-TIDY_CHECKS = -*,bugprone-*,-bugprone-easily-swappable-parameters,clang-analyzer-*,performance-*,-performance-enum-size,concurrency-*,misc-unused-*,modernize-use-override
+# What clang-tidy has to say about style is clang-format's and the reader's business. Off because
+# clang-tidy 14 is wrong there: branch-clone about XTCP_DCHECK, valist about va_start.
+TIDY_CHECKS = -*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-branch-clone,$\
+  clang-analyzer-*,-clang-analyzer-valist.*,concurrency-*,misc-unused-*,modernize-use-override,$\
+  performance-*
 .PHONY: tidy
 tidy: | $(DEPS_FIRST)
 	@test/lint/check_thread_safety.sh
 	@if command -v clang-tidy >/dev/null 2>&1; then \
-	  clang-tidy --quiet --warnings-as-errors='*' --checks='$(TIDY_CHECKS)' $(LIB_SRCS) -- \
-	    -std=c++20 -Iinclude -Ilib; \
+	  printf '%s\n' $(LIB_SRCS) | xargs -P $(JOBS) -n 1 sh -c 'clang-tidy --quiet \
+	    --warnings-as-errors="*" --checks="$(TIDY_CHECKS)" "$$1" -- -std=c++20 -Iinclude -Ilib' tidy; \
 	else \
 	  echo 'tidy: clang-tidy is not installed, only the thread-safety analysis ran'; \
 	fi

@@ -68,11 +68,11 @@ void StopOnSignals(std::stop_token done, const sigset_t& signals, xtcp::Server& 
     sigwait(&signals, &signal);
     if (done.stop_requested()) return;
 
-    // Not `Stop(kGracefullyAndWait)`: this thread must be free for the second signal.
-    server.Stop(mode);
     std::cerr << "daemon: signal " << signal
               << (mode == xtcp::StopMode::kImmediately ? ", stops immediately\n"
                                                        : ", stops gracefully\n");
+    // Not `Stop(kGracefullyAndWait)`: this thread must be free for the second signal.
+    server.Stop(mode);
     mode = xtcp::StopMode::kImmediately;
   }
 }
@@ -105,9 +105,9 @@ int main(int argc, char** argv) {
   signal_thread.request_stop();
   pthread_kill(signal_thread.native_handle(), SIGTERM);  // it is in sigwait: wakes it
 
-  std::cerr << "daemon: " << report.connections << " connections were open, " << report.cut
-            << " cut; " << report.unsent_bytes << " bytes unsent, " << report.unacked_bytes
-            << " unacknowledged\n";
+  std::cerr << "daemon: connections open at the stop: " << report.connections
+            << ", cut: " << report.cut << "; bytes unsent: " << report.unsent_bytes
+            << ", unacknowledged: " << report.unacked_bytes << '\n';
   const bool lost = report.cut != 0 || report.unsent_bytes != 0 || report.unacked_bytes != 0;
   return error || lost ? 1 : 0;
 }

@@ -177,7 +177,7 @@ class ChatClient : public Speaker {
   bool finished_ = false;
 };
 
-// Small limits, because the messages are small, and short ones, so that the demo ends in any case.
+// Low limits: the messages are small, and whatever goes wrong, the demo ends within seconds.
 xtcp::Options MakeOptions(std::shared_ptr<xtcp::Handler> handler) {
   return {
       .handler = std::move(handler),
@@ -191,8 +191,8 @@ xtcp::Options MakeOptions(std::shared_ptr<xtcp::Handler> handler) {
 
 // Logs what a stop did, and returns whether nothing was lost.
 bool CheckReport(const LogPtr& log, const xtcp::StopReport& report) {
-  log->info("stop report: {} cut, {} bytes unsent, {} bytes unacknowledged", report.cut,
-            report.unsent_bytes, report.unacked_bytes);
+  log->info("stop report: {} open, {} cut, {} bytes unsent, {} bytes unacknowledged",
+            report.connections, report.cut, report.unsent_bytes, report.unacked_bytes);
   return report.cut == 0 && report.unsent_bytes == 0 && report.unacked_bytes == 0;
 }
 
@@ -218,17 +218,24 @@ bool Chat() {
   if (const auto error = client->DialAndServe(address)) {
     client_log->error("cannot connect: {}", error.message());
   }
+  if (!chatter->finished()) client_log->error("the conversation did not run to its end");
 
   server_log->info("stops gracefully and waits");
   const xtcp::StopReport server_report = server.Stop(xtcp::StopMode::kGracefullyAndWait);
   serving.join();
-  if (serve_error) server_log->error("served badly: {}", serve_error.message());
+  if (serve_error) server_log->error("serving failed: {}", serve_error.message());
 
   // The client has ended: it does not wait, and tells how that went.
   const xtcp::StopReport client_report = client->Stop(xtcp::StopMode::kGracefullyAndWait);
   const bool client_kept_all = CheckReport(client_log, client_report);
   const bool server_kept_all = CheckReport(server_log, server_report);
-  return chatter->finished() && !serve_error && client_kept_all && server_kept_all;
+
+  // The stop's report does not cover connections that had closed before it; the totals do.
+  const xtcp::ServerStats totals = server.Stats();
+  server_log->info("in all: {} bytes sent, {} unsent, {} unacknowledged", totals.accepted_bytes,
+                   totals.unsent_bytes, totals.unacked_bytes);
+  const bool totals_agree = totals.unsent_bytes == 0 && totals.unacked_bytes == 0;
+  return chatter->finished() && !serve_error && client_kept_all && server_kept_all && totals_agree;
 }
 
 }  // namespace

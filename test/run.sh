@@ -23,7 +23,7 @@ flock 9
 crash=handle_segv=2:handle_sigbus=2:handle_sigfpe=2
 export ASAN_OPTIONS="halt_on_error=1:detect_leaks=1:$crash${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
-export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:$crash${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
+export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:report_signal_unsafe=0:$crash${TSAN_OPTIONS:+:$TSAN_OPTIONS}"
 
 # The thread sanitizer of g++ 12 does not start where the kernel randomizes addresses by more than
 # 28 bits.
@@ -66,12 +66,26 @@ finish() {
 
 interrupted() {
   trap '' INT TERM HUP
-  # `timeout` hands the signal on to everything that the program started.
   kill "${!job_of[@]}" 2>/dev/null
   wait
   failed=$((failed + ${#job_of[@]} + waiting))
   echo "interrupted"
   finish
+}
+
+# Runs in a subshell of its own, which ends well whatever the program does: bash forgets about jobs
+# that a signal killed.
+run() {  # log, command...
+  local log=$1 pid
+  shift
+  exec 9>&-
+  # `timeout` hands the signal on to everything that the program started.
+  trap 'kill $pid' TERM
+  timeout -k 10 "$limit" "$@" </dev/null >"$log" 2>&1 &
+  pid=$!
+  wait $pid
+  echo $? >"$log.status"
+  exit 0
 }
 
 start() {  # variant, name
@@ -82,7 +96,8 @@ start() {  # variant, name
     tsan) command=($fixed_addresses "build/$1/test/$2") ;;
     *) command=("build/$1/test/$2") ;;
   esac
-  timeout -k 10 "$limit" "${command[@]}" </dev/null >"$log" 2>&1 9>&- &
+  rm -f "$log.status"
+  run "$log" "${command[@]}" 2>/dev/null &
   job_of[$!]="$1 $2"
   started_at[$!]=$EPOCHREALTIME
 }
@@ -116,6 +131,7 @@ reap() {
   seconds=$(((${EPOCHREALTIME/./} - ${started_at[$pid]/./}) / 100000))
   unset "job_of[$pid]"
   log=$logs/$variant-$name.log
+  status=$(cat "$log.status" 2>/dev/null || echo 1)
 
   if [ "$variant" = lint ]; then
     good=$((status == 0)) bad=$((status != 0))

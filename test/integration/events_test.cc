@@ -106,8 +106,7 @@ TEST_CASE("hundreds of peers that send and leave at once lose nothing", "[M5][M6
   REQUIRE(server->Stats().accepted == kPeers);
 }
 
-TEST_CASE("after a stop in the third of a thousand packets only kClosed comes",
-          "[M7][E2][E4]") {
+TEST_CASE("after a stop in the third of a thousand packets only kClosed comes", "[M7][E2][E4]") {
   const StopMode mode = AnyMode();
   auto events = NewRecorder();
   std::atomic<int> packets{0};

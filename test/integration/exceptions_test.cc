@@ -50,8 +50,8 @@ void ThrowOne(int which) {
 enum class Where { kAccept, kRecv, kUnpackError, kSendReady, kUnpack };
 
 TEST_CASE("an exception from user code ends that connection only", "[M38][F5][E2][E5]") {
-  const Where where = GENERATE(Where::kAccept, Where::kRecv, Where::kUnpackError,
-                               Where::kSendReady, Where::kUnpack);
+  const Where where = GENERATE(Where::kAccept, Where::kRecv, Where::kUnpackError, Where::kSendReady,
+                               Where::kUnpack);
   const int which = GENERATE(0, 1);
   CAPTURE(static_cast<int>(where), which);
   Options options;
@@ -172,7 +172,8 @@ TEST_CASE("what a logger throws is swallowed", "[M40][F5]") {
   SetLogger(nullptr);
 }
 
-// --- M39: options are checked where they are given ------------------------------------------------
+// --- M39: options are checked where they are given
+// ------------------------------------------------
 
 // The name of the field in the message of what was thrown, "" when nothing was.
 std::string Refused(const std::function<void(Options&)>& spoil) {
@@ -195,8 +196,8 @@ std::string Refused(const std::function<void(Options&)>& spoil) {
 }
 
 TEST_CASE("an impossible option is refused by its name", "[M39][X4]") {
-  using std::chrono::milliseconds;
   using Catch::Contains;
+  using std::chrono::milliseconds;
   static constexpr auto kForever = milliseconds::max();
   REQUIRE(Refused([](Options&) {}) == "");
   REQUIRE_THAT(Refused([](Options& o) { o.handler = nullptr; }), Contains("handler"));
@@ -222,7 +223,7 @@ TEST_CASE("an impossible option is refused by its name", "[M39][X4]") {
 
   struct Duration {
     const char* name;
-    milliseconds Options::* field;
+    milliseconds Options::*field;
   };
   for (const Duration& duration : {Duration{"read_deadline", &Options::read_deadline},
                                    Duration{"write_deadline", &Options::write_deadline},
@@ -261,8 +262,7 @@ TEST_CASE("odd but possible options serve", "[M39][X4]") {
   REQUIRE(server.Finish() == "");
 }
 
-TEST_CASE("the options are copied: what their owner does with them later has no effect",
-          "[M39]") {
+TEST_CASE("the options are copied: what their owner does with them later has no effect", "[M39]") {
   auto events = NewRecorder();
   events->on_recv = Echo;
   Options options = WithDefaults({}, events);

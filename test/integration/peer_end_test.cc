@@ -90,8 +90,7 @@ TEST_CASE("a peer that has closed its half and does not read is cut after linger
   REQUIRE(server.Finish() == "");
 }
 
-TEST_CASE("what came before the FIN is delivered, however fast the peer left",
-          "[M5][M16][E4]") {
+TEST_CASE("what came before the FIN is delivered, however fast the peer left", "[M5][M16][E4]") {
   const bool unix_socket = GENERATE(false, true);
   const std::string address =
       unix_socket ? "unix:@xtcp_peer_end_" + std::to_string(::getpid()) : "127.0.0.1:0";

@@ -150,8 +150,7 @@ TEST_CASE("a send of no bytes succeeds and does nothing", "[M9][X4]") {
 
 // --- kFull and OnSendReady -----------------------------------------------------------------------
 
-TEST_CASE("at OnSendReady half of the limit and the largest refused send are free",
-          "[M14][B3]") {
+TEST_CASE("at OnSendReady half of the limit and the largest refused send are free", "[M14][B3]") {
   constexpr std::size_t kLimit = 100'000;
   const std::size_t piece = GENERATE(1'000u, 30'000u, 70'000u, 100'000u);
   CAPTURE(piece);
@@ -302,8 +301,7 @@ TEST_CASE("a peer that never reads costs at most the limit", "[M9][M11][R1]") {
 
 // --- Order and contiguity ------------------------------------------------------------------------
 
-TEST_CASE("sends from eight threads to a slow peer stay whole and in order",
-          "[M9][M10][M12][B4]") {
+TEST_CASE("sends from eight threads to a slow peer stay whole and in order", "[M9][M10][M12][B4]") {
   constexpr std::size_t kThreads = 8, kFrames = 250;
   Options options;
   options.send_buffer_limit = 256 << 20;
@@ -340,7 +338,8 @@ TEST_CASE("sends from eight threads to a slow peer stay whole and in order",
     good = good && std::sscanf(text.c_str(), "%zu %zu %n", &id, &number, &used) == 2;
     good = good && id < kThreads && next[id]++ == number;
     const auto fill = static_cast<char>('a' + number % 26);
-    good = good && text.find_first_not_of(fill, static_cast<std::size_t>(used)) == std::string::npos;
+    good =
+        good && text.find_first_not_of(fill, static_cast<std::size_t>(used)) == std::string::npos;
     if (!good) break;
   }
   REQUIRE(good);
@@ -571,9 +570,7 @@ TEST_CASE("every end of a connection accounts for every byte", "[M11][B1][E5]") 
   REQUIRE_FALSE(conn->Send(queued));
   bool reads = false;
   SECTION("immediate stop") { conn->Stop(StopMode::kImmediately); }
-  SECTION("graceful stop, the peer does not read") {
-    conn->Stop(StopMode::kGracefullyButNotWait);
-  }
+  SECTION("graceful stop, the peer does not read") { conn->Stop(StopMode::kGracefullyButNotWait); }
   SECTION("reset") { peer.Reset(); }
   SECTION("the server stops") { server->Stop(StopMode::kImmediately); }
   SECTION("the peer reads everything") {
@@ -638,8 +635,8 @@ TEST_CASE("SendPacket knows the limits, too", "[M9][M14][M15]") {
   REQUIRE(peer.ReadFrame() == std::string(96, 'b'));
   REQUIRE(events->WaitForSendReady(1));
   REQUIRE(server.Finish() == "");
-  REQUIRE(results == std::vector<std::error_code>{make_error_code(Errc::kTooLarge), {},
-                                                  make_error_code(Errc::kFull)});
+  REQUIRE(results == std::vector<std::error_code>{
+                         make_error_code(Errc::kTooLarge), {}, make_error_code(Errc::kFull)});
 }
 
 TEST_CASE("a packet is packed on the thread that sends it", "[M15][M27]") {

@@ -28,8 +28,7 @@ bool WaitForRead(const TestServer& server, std::size_t i, std::size_t bytes) {
   return WaitUntil([&] { return conn->Stats().received_bytes >= bytes; });
 }
 
-TEST_CASE("a packet that comes byte by byte is delivered when its last byte has come",
-          "[M1][E4]") {
+TEST_CASE("a packet that comes byte by byte is delivered when its last byte has come", "[M1][E4]") {
   TestServer server(NewRecorder());
   RawPeer peer(server.port());
   const std::string frame = Frame("slowly");
@@ -200,7 +199,8 @@ TEST_CASE("the first packet has its own limit", "[M2][X2]") {
   TestServer server(NewRecorder(), options);
 
   RawPeer polite(server.port());
-  REQUIRE(polite.SendAll(Frame(std::string(64 - kHeaderSize, 'a')) + Frame(std::string(4000, 'b'))));
+  REQUIRE(
+      polite.SendAll(Frame(std::string(64 - kHeaderSize, 'a')) + Frame(std::string(4000, 'b'))));
   REQUIRE(server.events().WaitForPackets(2));
 
   RawPeer greedy(server.port());
@@ -217,8 +217,8 @@ TEST_CASE("one stream gives the same packets wherever it is cut", "[M1][E4]") {
                              Frame(expected[2]) + bad + Frame("end");
   Options options;
   options.recv_buffer_size = 1;
-  options.protocol = std::make_shared<TestProtocol>(GENERATE(
-      TestProtocol::Packets::kOwnTheirBytes, TestProtocol::Packets::kKeepViews));
+  options.protocol = std::make_shared<TestProtocol>(
+      GENERATE(TestProtocol::Packets::kOwnTheirBytes, TestProtocol::Packets::kKeepViews));
   TestServer server(NewRecorder(), options);
   for (std::size_t cut = 0; cut <= stream.size(); ++cut) {
     RawPeer peer(server.port());
@@ -238,8 +238,8 @@ TEST_CASE("one stream gives the same packets wherever it is cut", "[M1][E4]") {
 TEST_CASE("packets of all sizes survive the ring's wrapping and growing", "[M1][M3][X1]") {
   Options options;
   options.recv_buffer_size = GENERATE(1u, 64u, 4096u);
-  options.protocol = std::make_shared<TestProtocol>(GENERATE(
-      TestProtocol::Packets::kOwnTheirBytes, TestProtocol::Packets::kKeepViews));
+  options.protocol = std::make_shared<TestProtocol>(
+      GENERATE(TestProtocol::Packets::kOwnTheirBytes, TestProtocol::Packets::kKeepViews));
   CAPTURE(options.recv_buffer_size);
   TestServer server(NewRecorder(), options);
   RawPeer peer(server.port());

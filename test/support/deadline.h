@@ -45,7 +45,8 @@ class Signal {
   // False when the deadline passed first.
   bool Wait(std::chrono::milliseconds deadline = kDeadline) {
     std::unique_lock lock(mutex_);
-    return WaitUntil(lock, changed_, [&] { return set_; }, deadline);
+    return WaitUntil(
+        lock, changed_, [&] { return set_; }, deadline);
   }
 
   bool IsSet() const {
@@ -70,7 +71,8 @@ class Tally {
 
   bool WaitFor(std::size_t n, std::chrono::milliseconds deadline = kDeadline) {
     std::unique_lock lock(mutex_);
-    return WaitUntil(lock, changed_, [&] { return count_ >= n; }, deadline);
+    return WaitUntil(
+        lock, changed_, [&] { return count_ >= n; }, deadline);
   }
 
   std::size_t count() const {

@@ -117,7 +117,8 @@ std::shared_ptr<EventRecorder::Record> EventRecorder::Find(const ConnPtr& conn) 
     if (const auto found = open_.find(conn.get()); found != open_.end()) record = found->second;
   }
   if (record == nullptr) {
-    Complain(nullptr, "M5: a callback before the first event or after kClosed: " + conn->ToString());
+    Complain(nullptr,
+             "M5: a callback before the first event or after kClosed: " + conn->ToString());
   } else if (record->seen.thread != std::this_thread::get_id()) {
     Complain(record.get(), "M25: a callback on another thread than the first event");
   }
@@ -152,10 +153,13 @@ void EventRecorder::NoteRecv(Record& record, const Packet* packet) {
 
 void EventRecorder::NoteClosed(Record& record, const ConnPtr& conn) {
   if (conn->Descriptor() != -1) Complain(&record, "M8: Descriptor() is not -1 in kClosed");
+#if !defined( \
+    __SANITIZE_THREAD__)  // it takes the question for a race with whoever has the number now
   // Another thread may have the number again, but not this socket.
   if (record.socket != 0 && InodeOf(record.descriptor) == record.socket) {
     Complain(&record, "M8: the socket is still open in kClosed");
   }
+#endif
   if (!conn->IsStopped()) Complain(&record, "IsStopped() is false in kClosed");
   const ConnStats stats = conn->Stats();
   if (stats.reason == CloseReason::kNone) Complain(&record, "E5: no reason in kClosed");
@@ -206,7 +210,8 @@ void EventRecorder::RunHook(EventType event, const ConnPtr& conn, const Packet* 
 bool EventRecorder::WaitFor(const std::function<bool(const Totals&)>& condition,
                             std::chrono::milliseconds deadline) {
   std::unique_lock lock(mutex_);
-  return WaitUntil(lock, changed_, [&] { return condition(totals_); }, deadline);
+  return WaitUntil(
+      lock, changed_, [&] { return condition(totals_); }, deadline);
 }
 
 bool EventRecorder::WaitForAccepted(std::size_t n) {

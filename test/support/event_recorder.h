@@ -24,11 +24,11 @@
 
 namespace xtcp::test {
 
-// A handler that writes down what it is told, and checks it: the order of events (M5), that those of
-// a connection never overlap, run on one thread, and that no callback is nested in another one.
+// A handler that writes down what it is told, and checks it: the order of events (M5), that those
+// of a connection never overlap, run on one thread, and that no callback is nested in another one.
 //
-// The hooks let a test act inside the callbacks. Set them before anything starts. They run after the
-// event was written down, with no lock held, and may throw.
+// The hooks let a test act inside the callbacks. Set them before anything starts. They run after
+// the event was written down, with no lock held, and may throw.
 //
 // Every test asks for the result: `TestServer::Finish` and `TestClient::Finish` do it, and a
 // recorder that nobody asked fails its test.

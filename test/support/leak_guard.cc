@@ -15,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "support/deadline.h"
 #include "support/random.h"
@@ -45,6 +46,11 @@ void ForEachEntry(const char* path, Visit visit) {
 class LeakGuard : public Catch::TestEventListenerBase {
  public:
   using TestEventListenerBase::TestEventListenerBase;
+
+  // The thread sanitizer starts a thread of its own with the program's first one.
+  void testRunStarting(const Catch::TestRunInfo&) override {
+    std::thread([] {}).join();
+  }
 
   void sectionStarting(const Catch::SectionInfo&) override {
     if (depth_++ > 0) return;

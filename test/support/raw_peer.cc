@@ -54,7 +54,8 @@ SocketAddress Parse(std::string_view text) {
   SocketAddress address;
   const std::size_t colon = text.rfind(':');
   std::string host(text.substr(0, colon));
-  const auto port = static_cast<std::uint16_t>(std::atoi(std::string(text.substr(colon + 1)).c_str()));
+  const auto port =
+      static_cast<std::uint16_t>(std::atoi(std::string(text.substr(colon + 1)).c_str()));
   if (host.starts_with('[')) {
     auto* in6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
     in6->sin6_family = AF_INET6;

@@ -12,11 +12,11 @@ namespace xtcp::test {
 
 // How reading from a peer ended.
 enum class End {
-  kOpen,      // as many bytes came as were asked for
-  kEof,       // the other side's FIN
-  kReset,     // its RST
+  kOpen,     // as many bytes came as were asked for
+  kEof,      // the other side's FIN
+  kReset,    // its RST
   kTimeout,  // nothing more came in time
-  kError,     // another error
+  kError,    // another error
 };
 
 // A peer with blocking calls and no code of the library in it. Every call has a deadline.

@@ -116,13 +116,13 @@ class ViewPacket : public Packet {
 class OddPacket : public Packet {
  public:
   enum class Fault {
-    kPackToFails,        // PackTo returns ENOTSUP
-    kPackToThrows,       // PackTo throws
-    kPackSizeThrows,     // PackSize throws
-    kWritesLess,         // PackTo writes fewer bytes than PackSize said
-    kWritesMore,         // PackTo tries to write more
-    kNotPackable,        // PackSize says 0, PackTo returns EMSGSIZE
-    kHugeSize,           // PackSize says SIZE_MAX
+    kPackToFails,     // PackTo returns ENOTSUP
+    kPackToThrows,    // PackTo throws
+    kPackSizeThrows,  // PackSize throws
+    kWritesLess,      // PackTo writes fewer bytes than PackSize said
+    kWritesMore,      // PackTo tries to write more
+    kNotPackable,     // PackSize says 0, PackTo returns EMSGSIZE
+    kHugeSize,        // PackSize says SIZE_MAX
   };
 
   explicit OddPacket(Fault fault) : fault_(fault) {}

@@ -191,6 +191,15 @@ TEST_CASE("a huge text is cut", "[M40]") {
   CHECK(installed.recorder->last() == exact);
   XTCP_LOG(kInfo, "%s!", exact.c_str());
   CHECK(installed.recorder->last() == std::string(509, 'x') + "...");
+  // An escape at the very end: whole, or not at all.
+  for (std::size_t before = 500; before <= 512; ++before) {
+    INFO(before);
+    const std::string text(before, 'x');
+    XTCP_LOG(kInfo, "%s\n", text.c_str());
+    const std::string whole = text + "\\x0a";
+    CHECK(installed.recorder->last() ==
+          (whole.size() <= 512 ? whole : text.substr(0, 509) + "..."));
+  }
 }
 
 TEST_CASE("what a logger throws is swallowed", "[M40]") {

@@ -506,6 +506,26 @@ TEST_CASE("TCP options reach the socket") {
   CHECK(Option(fd, IPPROTO_TCP, TCP_USER_TIMEOUT) == std::numeric_limits<int>::max());
 }
 
+TEST_CASE("an accepted socket has the options of its listener") {
+  ListenOptions options = kListen;
+  options.tcp.no_delay = true;
+  options.tcp.keep_alive = true;
+  options.tcp.keep_alive_period = 7s;
+  options.tcp.user_timeout = 1234ms;
+  UniqueFd listener;
+  REQUIRE_FALSE(OpenListener(AddressOf("127.0.0.1:0"), false, options, &listener));
+  UniqueFd dialled;
+  bool in_progress = false;
+  REQUIRE_FALSE(StartConnect(LocalOf(listener), kTcp, &dialled, &in_progress));
+  REQUIRE(IsReadyFor(listener, POLLIN));
+  const UniqueFd accepted = Accept(listener.get()).fd;
+  REQUIRE(accepted.valid());
+  CHECK(Option(accepted, IPPROTO_TCP, TCP_NODELAY) == 1);
+  CHECK(Option(accepted, SOL_SOCKET, SO_KEEPALIVE) == 1);
+  CHECK(Option(accepted, IPPROTO_TCP, TCP_KEEPIDLE) == 7);
+  CHECK(Option(accepted, IPPROTO_TCP, TCP_USER_TIMEOUT) == 1234);
+}
+
 TEST_CASE("a keep-alive period is in whole seconds, rounded up") {
   const UniqueFd fd(::socket(AF_INET, SOCK_STREAM, 0));
   struct {
