@@ -20,7 +20,8 @@ exec 9>"$logs/lock"
 flock 9
 
 # handle_*=2: a crash is the sanitizer's to report; Catch2's handler would say less.
-crash=handle_segv=2:handle_sigbus=2:handle_sigfpe=2
+# allocator_may_return_null: a size that nothing can have is refused, as without a sanitizer.
+crash=handle_segv=2:handle_sigbus=2:handle_sigfpe=2:allocator_may_return_null=1
 export ASAN_OPTIONS="halt_on_error=1:detect_leaks=1:$crash${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1${UBSAN_OPTIONS:+:$UBSAN_OPTIONS}"
 export TSAN_OPTIONS="halt_on_error=1:second_deadlock_stack=1:report_signal_unsafe=0:$crash${TSAN_OPTIONS:+:$TSAN_OPTIONS}"

@@ -53,7 +53,7 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
 
  private:
   enum class Life { kIdle, kStarting, kServing, kEnded };
-  enum StopLevel { kNoStop, kGraceful, kNow };
+  using StopLevel = Worker::StopLevel;
 
   // WorkerOwner, on the workers' threads.
   void ConnectionEnded(const StopReport& ending) override;
@@ -90,7 +90,7 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
   mutable internal::Mutex mu_;
   internal::CondVar ended_;
   Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
-  int stop_ XTCP_GUARDED_BY(mu_) = kNoStop;
+  StopLevel stop_ XTCP_GUARDED_BY(mu_) = StopLevel::kNone;
   std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // admitted and not ended
   StopReport report_ XTCP_GUARDED_BY(mu_);
   std::error_code error_ XTCP_GUARDED_BY(mu_);
@@ -162,7 +162,7 @@ std::error_code Server::Inside::Serve() {
   {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
-    if (stop_ != kNoStop) {
+    if (stop_ != StopLevel::kNone) {
       life_ = Life::kEnded;
       return {};
     }
@@ -217,7 +217,7 @@ void Server::Inside::RunWorkers() {
   {
     MutexLock lock(mu_);
     life_ = Life::kServing;
-    stopped = stop_ != kNoStop;
+    stopped = stop_ != StopLevel::kNone;
   }
   if (stopped) QuitWorkers();  // a stop came while we were starting
   for (std::size_t i = 1; i < workers_.size(); ++i) {
@@ -257,7 +257,7 @@ void Server::Inside::Fail(std::error_code error) {
 
 bool Server::Inside::MayAdmit() {
   MutexLock lock(mu_);
-  if (stop_ != kNoStop || open_ >= max_connections_) {
+  if (stop_ != StopLevel::kNone || open_ >= max_connections_) {
     ++refused_;
     return false;
   }
@@ -303,7 +303,7 @@ void Server::Inside::ConnectionRefused(bool by_stop) {
       --accepted_;
       ++refused_;
     }
-    last = stop_ != kNoStop && open_ == 0;
+    last = stop_ != StopLevel::kNone && open_ == 0;
   }
   if (last) QuitWorkers();
 }
@@ -314,12 +314,12 @@ void Server::Inside::ConnectionEnded(const StopReport& ending) {
     MutexLock lock(mu_);
     --open_;
     ++closed_;
-    if (stop_ != kNoStop) {
+    if (stop_ != StopLevel::kNone) {
       report_.cut += ending.cut;
       report_.unsent_bytes += ending.unsent_bytes;
       report_.unacked_bytes += ending.unacked_bytes;
     }
-    last = stop_ != kNoStop && open_ == 0;
+    last = stop_ != StopLevel::kNone && open_ == 0;
   }
   if (last) QuitWorkers();
 }
@@ -329,14 +329,17 @@ void Server::Inside::ConnectionEnded(const StopReport& ending) {
 StopReport Server::Inside::Stop(StopMode mode) {
   const bool waits = mode == StopMode::kGracefullyAndWait;
   const bool would_deadlock = waits && InsideCallback();
+  StopLevel level = StopLevel::kNone;
   bool tell = false;
   bool quit = false;
   std::vector<std::unique_ptr<Acceptor>> idle;
   StopReport report;
   {
     MutexLock lock(mu_);
-    const int level = mode == StopMode::kImmediately ? kNow : kGraceful;
-    if (stop_ == kNoStop) report_.connections = open_;
+    if (stop_ == StopLevel::kNone) report_.connections = open_;
+    level = mode != StopMode::kImmediately  ? StopLevel::kGraceful
+            : stop_ == StopLevel::kGraceful ? StopLevel::kNowAfterGraceful
+                                            : StopLevel::kNow;
     tell = level > stop_ && life_ == Life::kServing;
     quit = tell && open_ == 0;
     stop_ = std::max(stop_, level);
@@ -345,7 +348,7 @@ StopReport Server::Inside::Stop(StopMode mode) {
   }
   for (const std::unique_ptr<Acceptor>& acceptor : idle) acceptor->Close();
   if (tell) {
-    for (const std::unique_ptr<Worker>& worker : workers_) worker->RequestStop(mode);
+    for (const std::unique_ptr<Worker>& worker : workers_) worker->RequestStop(level);
   }
   if (quit) QuitWorkers();
   if (would_deadlock) report.error = Errc::kWouldDeadlock;
@@ -371,7 +374,7 @@ void Server::Inside::StopReachedLoop(Worker& worker) {
 
 bool Server::Inside::IsStopped() const {
   MutexLock lock(mu_);
-  return stop_ != kNoStop || life_ == Life::kEnded;
+  return stop_ != StopLevel::kNone || life_ == Life::kEnded;
 }
 
 // ---- Counting.

@@ -51,12 +51,7 @@ StopReport ConnImpl::Stop(StopMode mode) {
     const ConnState state = state_.load();
     runs = state != ConnState::kNew;
     if (state != ConnState::kClosed) {
-      const Signal signal = mode == StopMode::kImmediately ? kStopNow : kStopGracefully;
-      signals_.store(signals_.load() | signal);
-      if (state >= ConnState::kOpen) {
-        state_.store(ConnState::kStopping);
-        stopped_open_ = true;
-      }
+      NoteStop(mode);
       post = runs && ClaimPost();
     }
     report.connections = stopped_open_ ? 1 : 0;
@@ -71,6 +66,18 @@ StopReport ConnImpl::Stop(StopMode mode) {
     report = Ending();
   }
   return report;
+}
+
+void ConnImpl::NoteStop(StopMode mode) {
+  const std::uint8_t signals = signals_.load();
+  if (mode == StopMode::kImmediately) {
+    signals_.store(signals | kStopNow);
+  } else if ((signals & kStopNow) == 0) {  // a softer stop changes nothing
+    signals_.store(signals | kStopGracefully);
+  }
+  if (state_.load() < ConnState::kOpen) return;
+  state_.store(ConnState::kStopping);
+  stopped_open_ = true;
 }
 
 std::error_code ConnImpl::DialAndServe(std::string_view) {
@@ -178,14 +185,12 @@ std::error_code ConnImpl::Open(UniqueFd fd, ConnectionEnds ends, EventType first
   return {};
 }
 
-void ConnImpl::StopFromServer(StopMode mode) {
+void ConnImpl::StopFromServer(bool gracefully, bool now) {
   if (phase_ == Phase::kClosed) return;
   {
     MutexLock lock(mu_);
-    const Signal signal = mode == StopMode::kImmediately ? kStopNow : kStopGracefully;
-    signals_.store(signals_.load() | signal);
-    state_.store(ConnState::kStopping);
-    stopped_open_ = true;
+    if (gracefully) NoteStop(StopMode::kGracefullyButNotWait);
+    if (now) NoteStop(StopMode::kImmediately);
   }
   BeginTurn();
   EndTurn();
@@ -216,9 +221,11 @@ void ConnImpl::AnnounceEnd() {
 void ConnImpl::Close(CloseReason reason, std::error_code error) {
   EventLoop& loop = worker().loop();
   LoopTotals& totals = worker().totals();
-  const bool was_stopping = phase_ == Phase::kStopping || phase_ == Phase::kLingering;
-  const bool stopped_now = (signals_.load() & kStopNow) != 0;
-  const bool cut = was_stopping && (stopped_now || reason == CloseReason::kLingerTimeout);
+  // A graceful stop that was not left to its course.
+  const std::uint8_t signals = signals_.load();
+  const bool cut = (signals & kStopGracefully) != 0 &&
+                   (reason == CloseReason::kLingerTimeout ||
+                    (reason == CloseReason::kLocalStop && (signals & kStopNow) != 0));
   phase_ = Phase::kClosed;
   worker().turn.Clear();
 

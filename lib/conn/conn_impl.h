@@ -84,8 +84,9 @@ class ConnImpl : public Conn, public Channel {
   // happened, and the connection is to be dropped.
   std::error_code Open(UniqueFd fd, ConnectionEnds ends, EventType first);
 
-  // The server's stop reaches this connection.
-  void StopFromServer(StopMode mode);
+  // The server's stop reaches this connection; both, when one followed the other before the loop
+  // saw it.
+  void StopFromServer(bool gracefully, bool now);
 
   // Ends at once, for a loop that is broken.
   void Abort(std::error_code error);
@@ -167,6 +168,7 @@ class ConnImpl : public Conn, public Channel {
   void OfferSendReady();
 
   // conn_impl.cc
+  void NoteStop(StopMode mode) XTCP_REQUIRES(mu_);
   void Post();
   void BeginTurn();
   void EndTurn();

@@ -71,10 +71,9 @@ bool Worker::Deal(AcceptedSocket socket) {
   return true;
 }
 
-void Worker::RequestStop(StopMode mode) {
-  const std::uint8_t wanted = mode == StopMode::kImmediately ? kNow : kGraceful;
-  std::uint8_t asked = stop_.load();
-  while (asked < wanted && !stop_.compare_exchange_weak(asked, wanted)) {
+void Worker::RequestStop(StopLevel level) {
+  StopLevel asked = stop_.load();
+  while (asked < level && !stop_.compare_exchange_weak(asked, level)) {
   }
   Post();
 }
@@ -124,13 +123,16 @@ void Worker::Erase(ConnImpl& conn) {
 
 void Worker::HandlePosted() {
   TakeDealt();
-  const std::uint8_t stop = stop_.load();
+  const StopLevel stop = stop_.load();
   if (stop > stop_done_) {
     stop_done_ = stop;
     owner_.StopReachedLoop(*this);
-    const StopMode mode = stop == kNow ? StopMode::kImmediately : StopMode::kGracefullyButNotWait;
+    const bool gracefully = stop != StopLevel::kNow;
+    const bool now = stop != StopLevel::kGraceful;
     // Those that end here leave the vector at the end of the turn.
-    for (const ConnPtr& conn : conns_) static_cast<ConnImpl&>(*conn).StopFromServer(mode);
+    for (const ConnPtr& conn : conns_) {
+      static_cast<ConnImpl&>(*conn).StopFromServer(gracefully, now);
+    }
   }
   if (quit_.load() && conns_.empty()) loop_.Quit();
 }
@@ -146,7 +148,7 @@ void Worker::TakeDealt() {
     dealt.swap(dealt_);
   }
   for (AcceptedSocket& socket : dealt) {
-    if (stop_.load() != kNoStop) {
+    if (stop_.load() != StopLevel::kNone) {
       socket.fd.Reset();
       owner_.ConnectionRefused(true);
     } else {

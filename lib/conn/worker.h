@@ -83,8 +83,11 @@ class Worker final : public Channel {
   // Hands over a socket. False, and the socket is closed, when the worker cannot take it.
   bool Deal(AcceptedSocket socket) XTCP_EXCLUDES(mu_);
 
-  // Stops all connections. Needs no memory. Modes only escalate.
-  void RequestStop(StopMode mode);
+  // How far a stop has gone; it only rises.
+  enum class StopLevel : std::uint8_t { kNone, kGraceful, kNow, kNowAfterGraceful };
+
+  // Stops all connections. Needs no memory. A lower level than before changes nothing.
+  void RequestStop(StopLevel level);
 
   // Ends `Run` once no connection is left.
   void RequestQuit();
@@ -163,10 +166,8 @@ class Worker final : public Channel {
   // touched; the vector changes only between turns.
   std::vector<ConnPtr> conns_;
 
-  // How far a stop has gone; it only rises.
-  enum StopLevel : std::uint8_t { kNoStop, kGraceful, kNow };
-  std::atomic<std::uint8_t> stop_{kNoStop};  // asked for
-  std::uint8_t stop_done_ = kNoStop;         // carried out; loop thread only
+  std::atomic<StopLevel> stop_{StopLevel::kNone};  // asked for
+  StopLevel stop_done_ = StopLevel::kNone;         // carried out; loop thread only
   std::atomic<bool> quit_{false};
 
   Mutex mu_;
