@@ -79,7 +79,7 @@ CONFIG_asan := asan
 CONFIG_tsan := tsan
 
 # Each folder of test/ that holds *_test.cc somewhere is one program.
-TEST_SRCS := $(filter-out test/support/% test/lint/% test/soak/% test/fuzz/%,\
+TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,\
   $(call find_sources,test,*_test.cc))
 TEST_PROGRAMS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))))
 # This one defines the seam (lib/socket/syscalls.h) itself, so it goes only into `fault` and into
@@ -95,8 +95,6 @@ DEMO_PARTS := $(wildcard demo/protobuf_protocol.cc)
 DEMO_PROGRAMS := $(patsubst %.cc,build/release/%,$(filter-out $(DEMO_PARTS),$(wildcard demo/*.cc)))
 GEN := build/release/demo/gen
 BENCH_PROGRAMS := $(patsubst %.cc,build/release/%,$(wildcard bench/*.cc))
-SOAK_SRCS := $(call find_sources,test/soak,*.cc)
-
 # $(call changed,file,list): FORCE unless the file holds this list. A source that was removed or
 # renamed must leave the archive and the programs too.
 differ = $(subst x$(strip $1),,x$(strip $2))$(subst x$(strip $2),,x$(strip $1))
@@ -119,9 +117,7 @@ help:
 	@echo 'make lint          the lint checks alone'
 	@echo 'make demo          build the demo programs, run the chat'
 	@echo 'make bench         build the benchmarks, run them'
-ifneq ($(SOAK_SRCS),)
-	@echo 'make soak          the long test'
-endif
+	@echo 'make soak          20,000 rounds of random stops: some minutes'
 	@echo 'make format        format the sources with clang-format'
 	@echo 'make format-check  say what is not formatted'
 	@echo 'make tidy          thread-safety analysis, and clang-tidy if it is installed'
@@ -186,11 +182,9 @@ programs-bench: $(BENCH_PROGRAMS)
 bench: programs-bench
 	@if [ -e bench/run.sh ]; then bench/run.sh; fi
 
-ifneq ($(SOAK_SRCS),)
 .PHONY: soak
-soak: build/plain/test/soak
-	@build/plain/test/soak
-endif
+soak: build/plain/test/stop | $(DEPS_FIRST)
+	@XTCP_ROUNDS=20000 build/plain/test/stop 'random stops*'
 
 .PHONY: format format-check
 format: | $(DEPS_FIRST)
@@ -339,9 +333,6 @@ $(foreach v,$(VARIANTS),\
     $(eval $(call program_rules,$v,$p,$(call program_sources,$p),$(call extra_objects,$v,$p))))\
   $(foreach p,$(filter %-fault,$(TEST_PROGRAMS)),\
     $(eval $(call program_rules,$v,$p,$(call program_sources,$(p:-fault=)),$(call fault_object,$v)))))
-ifneq ($(SOAK_SRCS),)
-$(eval $(call program_rules,plain,soak,$(SOAK_SRCS),))
-endif
 
 # The demo's tests include what protoc makes.
 $(foreach v,$(VARIANTS),$(patsubst %.cc,build/$v/obj/%.o,$(call program_sources,demo))): $(GEN)/chat.pb.h
@@ -351,5 +342,4 @@ $(foreach v,$(VARIANTS),$(patsubst %.cc,build/$v/obj/%.o,$(call program_sources,
 -include $(foreach c,$(CONFIGS),$(OBJS_$c:=.d) $(PROTOBUF_OBJS_$c:=.d))
 -include $(foreach v,$(VARIANTS),build/$v/obj/pch.h.gch.d \
   $(patsubst %.cc,build/$v/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRC)))
--include $(SOAK_SRCS:%.cc=build/plain/obj/%.o.d)
 -include $(patsubst build/release/%,build/release/obj/%.o.d,$(DEMO_PROGRAMS) $(BENCH_PROGRAMS))

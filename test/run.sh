@@ -33,7 +33,7 @@ setarch "$(uname -m)" -R true 2>/dev/null && fixed_addresses="setarch $(uname -m
 
 # As in the Makefile: each folder of test/ that holds *_test.cc is one program.
 programs() {
-  find test -name '*_test.cc' | cut -d/ -f2 | sort -u | grep -vxE 'support|lint|soak|fuzz' |
+  find test -name '*_test.cc' | cut -d/ -f2 | sort -u | grep -vxE 'support|lint|fuzz' |
     while read -r program; do
       echo "$program"
       if [ "$program" = integration ] && [ -e test/support/fault_syscalls.cc ]; then

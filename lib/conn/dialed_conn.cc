@@ -51,9 +51,9 @@ std::error_code DialedConn::Dial(std::string_view address) {
 }
 
 void DialedConn::HandlePosted() {
-  if (dialer_ == nullptr) {
+  if (stands_) {
     ConnImpl::HandlePosted();
-  } else if (StopWasAsked()) {
+  } else if (dialer_ != nullptr && StopWasAsked()) {
     dialer_->Cancel();
   }
 }

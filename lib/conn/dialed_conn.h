@@ -38,6 +38,7 @@ class DialedConn final : public ConnImpl,
   Options options_;
   Worker* worker_ = nullptr;  // while dialling and serving; own thread only
   Dialer* dialer_ = nullptr;  // while dialling; own thread only
+  bool stands_ = false;       // served, or was; own thread only
 };
 
 }  // namespace xtcp::internal

@@ -91,6 +91,7 @@ void Dialer::Stand(const SocketAddress& address) {
       AcceptedSocket socket{std::move(fd_), ConnectionEnds(own, address)};
       conn_.dialer_ = nullptr;
       error = worker_.Adopt(conn_.shared_from_this(), std::move(socket), EventType::kConnected);
+      conn_.stands_ = !error;
     }
   } catch (const std::bad_alloc&) {
     error = Errc::kNoMemory;

@@ -1,5 +1,7 @@
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
+#include <latch>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -121,6 +123,30 @@ TEST_CASE("a connect that hangs is ended by a stop", "[M22][M32]") {
   REQUIRE(client.Finish(mode, Errc::kStopped) == "");
   REQUIRE(client->Stats().reason == CloseReason::kConnectFailed);
   REQUIRE(events->connections().empty());
+}
+
+TEST_CASE("a stop at each moment of a dial that begins", "[M22][S5]") {
+  // It may reach the loop in the same turn as the dial itself.
+  auto events = std::make_shared<EventRecorder>();
+  RawListener listener(0);
+  RawPeer fills_it(listener.port());
+  for (int round = 0; round < 500; ++round) {
+    const ConnPtr conn = Fresh(events);
+    std::latch together(2);
+    std::thread dialling([&] {
+      together.arrive_and_wait();
+      static_cast<void>(conn->DialAndServe(listener.address()));
+    });
+    together.arrive_and_wait();
+    const auto moment =
+        std::chrono::steady_clock::now() + std::chrono::microseconds(1) * (round % 500);
+    while (std::chrono::steady_clock::now() < moment) {
+    }
+    static_cast<void>(conn->Stop(StopMode::kImmediately));
+    WithinDeadline("a dial", [&] { dialling.join(); });
+    REQUIRE(conn->Stats().reason == CloseReason::kConnectFailed);
+  }
+  REQUIRE(events->Verify() == "");
 }
 
 TEST_CASE("a connect that hangs ends at connect_timeout", "[M31][M32][R8]") {

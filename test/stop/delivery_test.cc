@@ -22,6 +22,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+#if !defined(__SANITIZE_THREAD__)  // it takes a look at the library's descriptor for a race
 // Waits until the kernel holds at least `size` bytes that nobody has read.
 bool WaitForUnread(int fd, std::size_t size) {
   std::vector<char> buffer(size);
@@ -30,6 +31,7 @@ bool WaitForUnread(int fd, std::size_t size) {
     return n == static_cast<ssize_t>(size);
   });
 }
+#endif
 
 TEST_CASE("unread input does not destroy output that is on its way", "[M19][M18][B2][S7]") {
   const bool server_wide = GENERATE(true, false);
@@ -48,7 +50,7 @@ TEST_CASE("unread input does not destroy output that is on its way", "[M19][M18]
   const ConnPtr conn = events->conn();
   REQUIRE(peer.SendAll(std::string(kInput, 'i')));
 #if !defined(__SANITIZE_THREAD__)
-  REQUIRE(WaitForUnread(descriptor, kInput));
+  REQUIRE(WaitForUnread(descriptor, kInput / 4));  // the rest may wait in the peer's kernel
 #endif
   REQUIRE_FALSE(conn->Send(std::string(kOutput, 'o')));
   std::thread stopper([&] {
