@@ -51,10 +51,10 @@ TEST_CASE("the serving thread runs the first loop", "[M25]") {
   });
   RawPeer peer(server.Addresses().at(0).Port());
   REQUIRE(events->WaitForAccepted(1));
+  peer.Close();
   WithinDeadline("a stop", [&] { server.Stop(StopMode::kGracefullyAndWait); });
   thread.join();
   REQUIRE(events->connection().thread == serving);
-  peer.Close();
   REQUIRE(events->Verify() == "");
 }
 

@@ -46,7 +46,7 @@ TEST_CASE("unread input does not destroy output that is on its way", "[M19][M18]
   };
   TestServer server(events);
   RawPeer peer(server.port(), 4096);
-  REQUIRE(events->WaitForAccepted(1));
+  REQUIRE(WaitUntil([&] { return descriptor >= 0; }));
   const ConnPtr conn = events->conn();
   REQUIRE(peer.SendAll(std::string(kInput, 'i')));
 #if !defined(__SANITIZE_THREAD__)

@@ -131,7 +131,8 @@ TEST_CASE("an IPv6 listener takes IPv4 only where it stands for both", "[M35]") 
     CHECK(Option(fd, IPPROTO_IPV6, IPV6_V6ONLY) == (takes_ipv4 ? 0 : 1));
     const std::string port = std::to_string(PortOf(fd));
     CHECK(xtcp::test::RawPeer("[::1]:" + port).connected());
-    CHECK(xtcp::test::RawPeer("127.0.0.1:" + port).connected() == takes_ipv4);
+    // Where it does not, the port of 127.0.0.1 is free for any program of this machine.
+    if (takes_ipv4) CHECK(xtcp::test::RawPeer("127.0.0.1:" + port).connected());
   }
 }
 
