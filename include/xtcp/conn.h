@@ -29,7 +29,7 @@ enum class CloseReason {
   kReadDeadline,    // `read_deadline`
   kWriteDeadline,   // `write_deadline`
   kPacketDeadline,  // `packet_deadline`
-  kPacketTooLarge,  // `max_packet_size` or `first_packet_size` bytes wait, and `Unpack` wants more
+  kPacketTooLarge,  // a packet over `max_packet_size`, or a first one over `first_packet_size`
   kProtocolError,   // `Unpack` could not resynchronise, or gave an answer outside its rules
   kException,       // a callback or `Unpack` threw
   kNoMemory,        // an allocation failed

@@ -17,8 +17,7 @@ enum class Errc {
   kStopping,
 
   // `Send`, `SendPacket`: the bytes do not fit into what is left of `Options::send_buffer_limit`
-  // now.
-  // `Handler::OnSendReady` follows when there is room.
+  // now. `Handler::OnSendReady` follows when there is room.
   kFull,
 
   // `Send`, `SendPacket`: more bytes than `Options::send_buffer_limit`; they will never fit.
@@ -28,8 +27,7 @@ enum class Errc {
   kNoMemory,
 
   // `SendPacket`, `Protocol::Pack`: `PackTo` wrote another number of bytes than `PackSize` said, or
-  // one
-  // of the two threw.
+  // one of the two threw (std::bad_alloc is kNoMemory).
   kBadPacket,
 
   // `ConnStats::error`: `Unpack` gave an answer outside its rules.
@@ -45,8 +43,7 @@ enum class Errc {
   kNotListening,
 
   // `Serve`, `DialAndServe`: called before; an object serves or dials once. `Listen`, `Adopt`:
-  // after
-  // `Serve`.
+  // after `Serve`.
   kAlreadyUsed,
 
   // `DialAndServe`: stopped before the connection stood.

@@ -46,7 +46,8 @@ struct UnpackResult {
 // How packets look on the wire.
 //
 // Thread safety: one object serves all connections and all threads at the same time, so it is
-// stateless. Lifetime: shared by `Options` and by every connection made from them.
+// stateless.
+// Lifetime: shared by `Options` and by every connection made from them.
 class XTCP_API Protocol {
  public:
   virtual ~Protocol();
@@ -65,9 +66,9 @@ class XTCP_API Protocol {
   //   packet  size  error   meaning
   //   null    0     none    more bytes are needed
   //   null    n     none    n bytes are skipped (padding, keep-alives)
-  //   null    n     set     a bad packet of n bytes: OnUnpackError gets them, unpacking goes on
-  //   behind it null    0     set     no way to resynchronise: OnUnpackError gets all that waits,
-  //   then the
+  //   null    n     set     a bad packet of n bytes: OnUnpackError gets them, and unpacking goes on
+  //                         behind it
+  //   null    0     set     no way to resynchronise: OnUnpackError gets all that waits, then the
   //                         connection ends (CloseReason::kProtocolError)
   //   set     n     none    one packet
   //

@@ -14,17 +14,14 @@ enum class StopMode {
 
   // Write all that was accepted, shut down the write side, read and discard until the peer's end of
   // stream, then close. It ends early on an error, and in any case `Options::linger_timeout` after
-  // it
-  // began. A peer that takes everything in that time gets every byte and a FIN. The call returns at
-  // once.
+  // it began. A peer that takes everything in that time gets every byte and a FIN. The call returns
+  // at once.
   kGracefullyButNotWait,
 
   // The same, and the call returns when all of it is done: every `kClosed` has been delivered,
-  // every
-  // descriptor is closed, and no callback runs or will run. It never softens a stop under way:
-  // after
-  // `kImmediately` it just waits. Inside a callback of this library it does not wait; it starts the
-  // graceful stop and reports `Errc::kWouldDeadlock`.
+  // every descriptor is closed, and no callback runs or will run. It never softens a stop under
+  // way: after `kImmediately` it just waits. Inside a callback of this library it does not wait; it
+  // starts the graceful stop and reports `Errc::kWouldDeadlock`.
   kGracefullyAndWait,
 };
 

@@ -159,15 +159,17 @@ std::vector<Address> Server::Inside::Addresses() const {
 
 std::error_code Server::Inside::Serve() {
   if (InsideCallback()) return Errc::kWouldDeadlock;
+  bool stopped = false;
   {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
-    if (stop_ != StopLevel::kNone) {
-      life_ = Life::kEnded;
-      return {};
-    }
-    if (acceptors_.empty()) return Errc::kNotListening;
-    life_ = Life::kStarting;
+    stopped = stop_ != StopLevel::kNone;
+    if (!stopped && acceptors_.empty()) return Errc::kNotListening;
+    life_ = stopped ? Life::kEnded : Life::kStarting;
+  }
+  if (stopped) {
+    CloseAll();  // what was opened after the stop
+    return {};
   }
   std::error_code error = MakeWorkers();
   if (!error) error = StartAcceptors();

@@ -36,6 +36,10 @@ struct ConnContext {
 
   Worker* worker = nullptr;  // loop thread only, while the loop runs
 
+  // The server's stop has begun: Send is refused before the loop has seen it. Relaxed: whoever must
+  // see it has it ordered before.
+  std::atomic<bool> stopping{false};
+
   // Waiting stops of single connections.
   Mutex mu;
   CondVar ended;

@@ -100,7 +100,9 @@ void ConnImpl::Ask(std::uint8_t set, std::uint8_t clear) {
   context_->mailbox.Push(this);
 }
 
-bool ConnImpl::IsStopped() const { return state_.load() >= ConnState::kStopping || StopWasAsked(); }
+bool ConnImpl::IsStopped() const {
+  return state_.load() >= ConnState::kStopping || StopWasAsked() || context_->stopping.load();
+}
 
 ConnStats ConnImpl::Stats() const {
   const Time now = sys::Now();
@@ -204,12 +206,15 @@ void ConnImpl::Abort(std::error_code error) {
 }
 
 void ConnImpl::CloseUnopened(std::error_code error) {
-  MutexLock lock(mu_);
-  state_.store(ConnState::kClosed);
-  TakePending();
-  reason_ = static_cast<std::uint8_t>(CloseReason::kConnectFailed);
-  error_ = error;
+  {
+    MutexLock lock(mu_);
+    state_.store(ConnState::kClosed);
+    TakePending();
+    reason_ = static_cast<std::uint8_t>(CloseReason::kConnectFailed);
+    error_ = error;
+  }
   phase_ = Phase::kClosed;
+  sending_.Clear(context_->pool);
 }
 
 void ConnImpl::AnnounceEnd() {

@@ -132,7 +132,7 @@ class ConnImpl : public Conn, public Channel {
   void HandleInput(std::uint32_t events);
   void ReadAndUnpack();
   void ReadBehindTail();
-  std::size_t ReadIntoRing(bool* more);
+  std::size_t ReadIntoRing(std::size_t most, bool* more);
   void Received(std::size_t bytes);
   void UnpackRing();
   std::size_t Unpack(std::span<const std::byte> view);
@@ -157,6 +157,8 @@ class ConnImpl : public Conn, public Channel {
   void CountAccepted(std::size_t size, LoopTotals& totals);
   bool Enqueue(std::span<const std::byte> bytes);
   bool SpillTurn();
+  bool QueueBehind(std::span<const std::byte> bytes);
+  void NoteQueueBegins();
   void TakePending() XTCP_REQUIRES(mu_);
   void Flush();
   bool WriteTurn();

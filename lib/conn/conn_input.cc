@@ -57,7 +57,7 @@ void ConnImpl::ReadAndUnpack() {
   std::size_t total = 0;
   for (int reads = 0; reads < Worker::kReadsPerTurn && total < Worker::kReadSize; ++reads) {
     bool more = false;
-    total += ReadIntoRing(&more);
+    total += ReadIntoRing(Worker::kReadSize - total, &more);
     if (!more || !MayDeliver() || backlog_ || worker().turn.doom != CloseReason::kNone) break;
   }
 }
@@ -92,13 +92,13 @@ void ConnImpl::ReadBehindTail() {
   NoteUnfinishedPacket(used > 0);
 }
 
-std::size_t ConnImpl::ReadIntoRing(bool* more) {
+std::size_t ConnImpl::ReadIntoRing(std::size_t most, bool* more) {
   if (!ring_.Reserve(1, worker().options().recv_buffer_size, context_->pool)) {
     Doom(CloseReason::kNoMemory, Errc::kNoMemory);
     return 0;
   }
   std::span<std::byte> free = ring_.Free();
-  if (free.size() > Worker::kReadSize) free = free.first(Worker::kReadSize);
+  if (free.size() > most) free = free.first(most);
   const ssize_t n = Recv(fd_.get(), free);
   if (n <= 0) {
     HandleReadEnd(n, errno);
@@ -139,11 +139,11 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
   const ConnPtr& conn = self();
   std::size_t limit = PacketLimit();
   std::size_t used = 0;
-  int packets = 0;
+  int answers = 0;
   backlog_ = false;
   try {
     while (used < view.size()) {
-      if (packets == Worker::kPacketsPerTurn || !MayDeliver()) {
+      if (answers == Worker::kPacketsPerTurn || !MayDeliver()) {
         backlog_ = true;
         break;
       }
@@ -161,13 +161,12 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         break;
       }
       used += result.size;
+      ++answers;
       if (result.packet != nullptr) {
-        ++packets;
         if (!std::exchange(got_packet_, true)) limit = PacketLimit();
         Add(received_packets_, 1);
         handler.OnEvent(EventType::kRecv, conn, std::move(result.packet));
       } else if (result.error) {
-        ++packets;
         handler.OnUnpackError(conn, result.size == 0 ? rest : rest.first(result.size),
                               result.error);
         if (result.size > 0) continue;

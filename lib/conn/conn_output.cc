@@ -56,7 +56,7 @@ std::error_code ConnImpl::SendPacket(const Packet& packet) {
     if (too_large) return false;
     try {
       if (scratch.size() < size) scratch.resize(size);
-    } catch (const std::bad_alloc&) {
+    } catch (const std::exception&) {  // also std::length_error, for a size beyond any vector
       return false;
     }
     *room = std::span(scratch).first(size);
@@ -76,6 +76,7 @@ std::error_code ConnImpl::CheckState() const {
     case ConnState::kDialing:
       return (signals_.load() & kStopSignals) != 0 ? Errc::kStopping : std::error_code{};
     case ConnState::kOpen:
+      if (context_->stopping.load(std::memory_order_relaxed)) return Errc::kStopping;
       return {};
     case ConnState::kStopping:
       return Errc::kStopping;
@@ -173,7 +174,8 @@ inline std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
   // buffer.
   const bool simple = turn.conn == this && bytes.size() <= turn.lump() &&
                       pending_bytes_.load(std::memory_order_relaxed) == 0 &&
-                      state_.load(std::memory_order_relaxed) == ConnState::kOpen;
+                      state_.load(std::memory_order_relaxed) == ConnState::kOpen &&
+                      !context_->stopping.load(std::memory_order_relaxed);
   if (!simple) return SendOnLoopSlowly(bytes);
   std::memcpy(turn.next, bytes.data(), bytes.size());
   turn.next += bytes.size();
@@ -217,6 +219,7 @@ bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
   if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
     // Sent before, from another thread: those go first.
     if (!SpillTurn()) return false;
+    NoteQueueBegins();
     MutexLock lock(mu_);
     TakePending();
   }
@@ -226,7 +229,7 @@ bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
     turn.ahead += bytes.size();
     return true;
   }
-  return SpillTurn() && sending_.Append(bytes, context_->pool);
+  return SpillTurn() && QueueBehind(bytes);
 }
 
 inline void ConnImpl::CountAccepted(std::size_t size, LoopTotals& totals) {
@@ -239,9 +242,20 @@ inline void ConnImpl::CountAccepted(std::size_t size, LoopTotals& totals) {
 bool ConnImpl::SpillTurn() {
   Worker::Turn& turn = worker().turn;
   if (turn.conn != this) return true;
-  if (!sending_.Append({turn.bytes.get(), turn.size()}, context_->pool)) return false;
+  if (!QueueBehind({turn.bytes.get(), turn.size()})) return false;
   turn.Clear();
   return true;
+}
+
+// Puts `bytes` behind what waits in `sending_`.
+bool ConnImpl::QueueBehind(std::span<const std::byte> bytes) {
+  NoteQueueBegins();
+  return sending_.Append(bytes, context_->pool);
+}
+
+// The write deadline runs from here on, if nothing was queued before.
+void ConnImpl::NoteQueueBegins() {
+  if (sending_.empty() && worker().has_deadlines()) write_at_ = worker().loop().Now();
 }
 
 void ConnImpl::TakePending() {
@@ -252,7 +266,6 @@ void ConnImpl::TakePending() {
 
 // Writes what there is, until the kernel takes no more.
 void ConnImpl::Flush() {
-  const bool was_queued = !sending_.empty();
   bool more = false;
   if (write_error_ == 0 && !starved_ && !blocked_) {
     more = WriteTurn();
@@ -261,15 +274,14 @@ void ConnImpl::Flush() {
   }
   for (int writes = 0; more && writes < kWritesPerTurn; ++writes) {
     if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
+      NoteQueueBegins();
       MutexLock lock(mu_);
       TakePending();
     }
     if (sending_.empty()) break;
     more = WriteParts();
   }
-  if (sending_.empty()) return;
-  blocked_ = !starved_;
-  if (!was_queued) write_at_ = worker().loop().Now();
+  if (!sending_.empty()) blocked_ = !starved_;
 }
 
 // Both tell whether the kernel took all that it was offered.
@@ -283,7 +295,7 @@ bool ConnImpl::WriteTurn() {
   const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
   Written(taken);
   if (taken == bytes.size()) return true;
-  if (!sending_.Append(bytes.subspan(taken), context_->pool)) {
+  if (!QueueBehind(bytes.subspan(taken))) {
     Doom(CloseReason::kNoMemory, Errc::kNoMemory);
   }
   return false;
@@ -354,7 +366,7 @@ void ConnImpl::OfferSendReady() {
     MutexLock lock(mu_);
     const std::size_t limit = context_->send_buffer_limit;
     const std::size_t wanted = std::max(limit - limit / 2, largest_refused_);
-    if (!refused_.load() || state_.load() != ConnState::kOpen) return;
+    if (!refused_.load() || state_.load() != ConnState::kOpen || CheckState()) return;
     if (limit - budget_.charged() < wanted) return;
     refused_.store(false);
     largest_refused_ = 0;

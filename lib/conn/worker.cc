@@ -72,6 +72,7 @@ bool Worker::Deal(AcceptedSocket socket) {
 }
 
 void Worker::RequestStop(StopLevel level) {
+  context_->stopping.store(true);
   StopLevel asked = stop_.load();
   while (asked < level && !stop_.compare_exchange_weak(asked, level)) {
   }

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <new>
 #include <utility>
@@ -95,9 +96,9 @@ std::error_code StartThread(std::function<void()> body, std::thread* thread) {
   try {
     *thread = std::thread(std::move(body));
   } catch (const std::system_error& failure) {
-    error = failure.code();
+    error = {failure.code().value(), std::system_category()};
   } catch (const std::bad_alloc&) {
-    error = std::make_error_code(std::errc::not_enough_memory);
+    error = {ENOMEM, std::system_category()};
   }
   ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
   return error;

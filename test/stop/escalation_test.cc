@@ -140,6 +140,13 @@ TEST_CASE("a stop before Serve is remembered, and leaves nothing open", "[M20][M
     WithinDeadline("Serve", [&] { REQUIRE_FALSE(server.Serve()); });
     REQUIRE(server.Serve() == Errc::kAlreadyUsed);
     REQUIRE(server.Addresses().size() == 1);
+
+    // A listener that is opened after the stop does not stay open either.
+    Server late(WithDefaults({}, events));
+    static_cast<void>(late.Stop(mode));
+    REQUIRE_FALSE(late.Listen("127.0.0.1:0"));
+    WithinDeadline("Serve", [&] { REQUIRE_FALSE(late.Serve()); });
+    REQUIRE_FALSE(RawPeer(late.Addresses().at(0).Port()).connected());
     REQUIRE(events->Verify() == "");
   }
 }
