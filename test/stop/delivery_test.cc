@@ -1,5 +1,6 @@
 // What a graceful stop delivers, and what it says of the rest.
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <atomic>
@@ -248,6 +249,27 @@ TEST_CASE("a clean stop reports zero, on Unix sockets as well", "[M21][M23][B1]"
   REQUIRE(server.report().unsent_bytes == 0);
   REQUIRE(server.report().unacked_bytes == 0);
   REQUIRE(peer.received() == 3 << 20);
+}
+
+TEST_CASE("unacknowledged bytes are exact: our FIN is none of them", "[M21][M23][B1]") {
+  Options options;
+  options.linger_timeout = milliseconds(100);
+  auto events = std::make_shared<EventRecorder>();
+  TestServer server(events, options);
+  RawPeer peer(server.port(), 4096);
+  REQUIRE(events->WaitForAccepted(1));
+  const ConnPtr conn = events->conn();
+  // All of it fits into the kernel, so the FIN goes out behind it; the peer's window does not take it.
+  constexpr std::size_t kSize = 500'000;
+  REQUIRE_FALSE(conn->Send(std::string(kSize, 'x')));
+  StopReport report;
+  WithinDeadline("a stop", [&] { report = conn->Stop(StopMode::kGracefullyAndWait); });
+  int in_peer = 0;
+  REQUIRE(::ioctl(peer.fd(), FIONREAD, &in_peer) == 0);
+  REQUIRE(report.cut == 1);
+  REQUIRE(conn->Stats().written_bytes == kSize);
+  REQUIRE(report.unacked_bytes == kSize - static_cast<std::size_t>(in_peer));
+  REQUIRE(server.Finish() == "");
 }
 
 TEST_CASE("linger_timeout 0 writes what the kernel takes at once", "[M19]") {
