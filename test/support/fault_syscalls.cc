@@ -126,6 +126,7 @@ Verdict DrawAccept() {
   if (dice.OneIn(16)) return {EINTR};
   if (dice.OneIn(32)) return {ECONNABORTED};
   if (dice.OneIn(32)) return {EPROTO};
+  if (dice.OneIn(32)) return {ECONNRESET};
   if (dice.OneIn(500)) return {EMFILE};
   return {};
 }
