@@ -1,6 +1,7 @@
 #include "support/raw_peer.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -232,6 +233,13 @@ bool HasIpv6() {
   const bool works = ::bind(fd, address.get(), address.size) == 0;
   ::close(fd);
   return works;
+}
+
+bool HasLocalhost() {
+  addrinfo* list = nullptr;
+  if (::getaddrinfo("localhost", nullptr, nullptr, &list) != 0) return false;
+  ::freeaddrinfo(list);
+  return true;
 }
 
 }  // namespace xtcp::test

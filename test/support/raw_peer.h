@@ -106,4 +106,7 @@ class RawListener {
 // Whether this machine has an IPv6 loopback.
 bool HasIpv6();
 
+// Whether this machine knows the name "localhost": a bare one without /etc/hosts does not.
+bool HasLocalhost();
+
 }  // namespace xtcp::test
