@@ -24,7 +24,7 @@ void* BlockPool::Take(std::size_t size) noexcept {
     if (list != nullptr) {
       Free* block = list;
       list = block->next;
-      kept_bytes_ -= block_size;
+      kept_bytes_[ClassOf(block_size)] -= block_size;
       return block;
     }
   }
@@ -35,10 +35,11 @@ void BlockPool::Give(void* block, std::size_t size) noexcept {
   const std::size_t block_size = BlockSize(size);
   if (block_size <= kLargestKept) {
     MutexLock lock(mu_);
-    if (kept_bytes_ + block_size <= kKeptBytes) {
+    std::size_t& kept_bytes = kept_bytes_[ClassOf(block_size)];
+    if (kept_bytes + block_size <= kKeptPerSize) {
       Free*& list = free_[ClassOf(block_size)];
       list = ::new (block) Free{list};
-      kept_bytes_ += block_size;
+      kept_bytes += block_size;
       return;
     }
   }

@@ -10,14 +10,14 @@
 namespace xtcp::internal {
 
 // Memory for the buffers of one loop's connections: blocks of a power of two bytes. Freed blocks
-// are kept for the next connection, up to `kKeptBytes`, so that an idle connection can hold no
+// are kept for the next connection, up to `kKeptPerSize` bytes of each size, so that an idle connection can hold no
 // buffer at all and yet nothing is allocated once the loop is warm. Any thread: senders take blocks
 // too.
 class BlockPool {
  public:
-  static constexpr std::size_t kSmallest = 256;         // smaller requests get this
-  static constexpr std::size_t kLargestKept = 1 << 20;  // larger blocks go straight back
-  static constexpr std::size_t kKeptBytes = 4 << 20;
+  static constexpr std::size_t kSmallest = 256;           // smaller requests get this
+  static constexpr std::size_t kLargestKept = 256 << 10;  // larger blocks go straight back
+  static constexpr std::size_t kKeptPerSize = 512 << 10;  // so 5.5 MiB in all
 
   BlockPool() = default;
   ~BlockPool();
@@ -47,7 +47,7 @@ class BlockPool {
 
   Mutex mu_;
   std::array<Free*, kClasses> free_ XTCP_GUARDED_BY(mu_){};
-  std::size_t kept_bytes_ XTCP_GUARDED_BY(mu_) = 0;
+  std::array<std::size_t, kClasses> kept_bytes_ XTCP_GUARDED_BY(mu_){};
 };
 
 }  // namespace xtcp::internal

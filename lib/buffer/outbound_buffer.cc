@@ -26,7 +26,7 @@ bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
     OutboundBuffer one;
     one.last_ = ::new (memory) Chunk{nullptr, 0, 0};
     one.last_->next = one.last_;
-    added.Splice(one);
+    added.Link(one);
     added_room += kChunkBytes;
   }
   const auto fill = [&bytes](Chunk* chunk) {
@@ -42,12 +42,24 @@ bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
       fill(chunk);
       more = chunk != added.last_;
     }
-    Splice(added);
+    Link(added);
   }
   return true;
 }
 
-void OutboundBuffer::Splice(OutboundBuffer& other) {
+void OutboundBuffer::Splice(OutboundBuffer& other, BlockPool& pool) {
+  while (!other.empty()) {
+    Chunk* first = other.last_->next;
+    const std::size_t held = first->end - first->begin;
+    if (held > room()) break;
+    std::memcpy(last_->bytes() + last_->end, first->bytes() + first->begin, held);
+    last_->end += static_cast<std::uint32_t>(held);
+    pool.Give(other.TakeFirst(), kBlockSize);
+  }
+  Link(other);
+}
+
+void OutboundBuffer::Link(OutboundBuffer& other) {
   if (other.empty()) return;
   if (last_ != nullptr) std::swap(last_->next, other.last_->next);
   last_ = std::exchange(other.last_, nullptr);

@@ -140,7 +140,7 @@ std::error_code ConnImpl::SendFromElsewhere(std::span<const std::byte> bytes) {
       MutexLock lock(mu_);
       if (!error) error = CheckState();
       if (!error) {
-        pending_.Splice(chunks);
+        pending_.Splice(chunks, context_->pool);
         post = QueuePending(bytes.size());
       } else {
         CountRefused();
@@ -259,7 +259,7 @@ void ConnImpl::NoteQueueBegins() {
 }
 
 void ConnImpl::TakePending() {
-  sending_.Splice(pending_);
+  sending_.Splice(pending_, context_->pool);
   Add(accepted_bytes_, pending_bytes_.exchange(0));
   Add(accepted_sends_, std::exchange(pending_sends_, 0));
 }

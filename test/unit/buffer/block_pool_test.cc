@@ -6,6 +6,8 @@
 #include <set>
 #include <vector>
 
+#include "support/alloc_hook.h"
+
 namespace xtcp::internal {
 namespace {
 
@@ -47,6 +49,18 @@ TEST_CASE("a size that no block can have is refused", "[X4]") {
   CHECK(pool.Take(~std::size_t{0}) == nullptr);
   CHECK(pool.Take((~std::size_t{0} >> 1) + 1) == nullptr);
   CHECK(pool.Take(std::size_t{1} << 62) == nullptr);
+}
+
+TEST_CASE("many blocks of one size do not keep others out of the pool", "[R6]") {
+  BlockPool pool;
+  std::vector<void*> blocks;
+  for (int i = 0; i < 500; ++i) blocks.push_back(pool.Take(16 << 10));
+  for (void* block : blocks) pool.Give(block, 16 << 10);
+  pool.Give(pool.Take(4096), 4096);
+  const std::uint64_t before = test::Allocations();
+  for (int i = 0; i < 1000; ++i) pool.Give(pool.Take(4096), 4096);
+  const std::uint64_t allocations = test::Allocations() - before;
+  CHECK(allocations == 0);
 }
 
 TEST_CASE("large blocks go straight back") {

@@ -58,16 +58,34 @@ TEST_CASE("what is spliced comes behind, and the other is empty") {
   OutboundBuffer other;
   REQUIRE(o.buffer.Append(Bytes("one "), o.pool));
   REQUIRE(other.Append(Bytes("two "), o.pool));
-  o.buffer.Splice(other);
+  o.buffer.Splice(other, o.pool);
   CHECK(other.empty());
   REQUIRE(o.buffer.Append(Bytes("three"), o.pool));
   CHECK(o.Text() == "one two three");
-  o.buffer.Splice(other);
+  o.buffer.Splice(other, o.pool);
   CHECK(o.Text() == "one two three");
-  other.Splice(o.buffer);
+  other.Splice(o.buffer, o.pool);
   CHECK(o.buffer.empty());
-  o.buffer.Splice(other);
+  o.buffer.Splice(other, o.pool);
   CHECK(o.Text() == "one two three");
+}
+
+TEST_CASE("small pieces from two sides cost at most twice their bytes", "[R1]") {
+  // A peer that does not read, while its own loop and another thread send to it in turn.
+  Outbound o;
+  OutboundBuffer other;
+  std::size_t bytes = 0;
+  for (int i = 0; i < 2000; ++i) {
+    REQUIRE(other.Append(Bytes("from elsewhere, "), o.pool));
+    o.buffer.Splice(other, o.pool);
+    REQUIRE(o.buffer.Append(Bytes("from the loop; "), o.pool));
+    bytes += 31;
+  }
+  std::vector<iovec> parts(10'000);
+  const int chunks = o.buffer.Gather(parts.data(), static_cast<int>(parts.size()));
+  CHECK(static_cast<std::size_t>(chunks) * OutboundBuffer::kBlockSize <=
+        2 * (bytes + OutboundBuffer::kBlockSize));
+  CHECK(o.Text().substr(0, 31) == "from elsewhere, from the loop; ");
 }
 
 TEST_CASE("gathering stops at the number of parts, more than IOV_MAX chunks are no matter") {
@@ -108,7 +126,7 @@ TEST_CASE("random operations agree with a queue of bytes", "[B4][B7]") {
         OutboundBuffer other;
         const std::string bytes = fresh(step);
         good = other.Append(Bytes(bytes), o.pool);
-        o.buffer.Splice(other);
+        o.buffer.Splice(other, o.pool);
         model.insert(model.end(), bytes.begin(), bytes.end());
         break;
       }
