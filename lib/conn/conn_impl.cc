@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -64,6 +63,7 @@ StopReport ConnImpl::Stop(StopMode mode) {
       while (!ended_) context_->ended.Wait(context_->mu);
     }
     report = Ending();
+    if (report.connections == 0) report = {};  // it had ended before any stop
   }
   return report;
 }
@@ -283,12 +283,10 @@ void ConnImpl::HandlePosted() {
     return;
   }
   BeginTurn();
-  if (phase_ == Phase::kServing) {
-    if (paused()) {
-      if (write_error_ != 0) DoomBySocket(write_error_);
-    } else if (backlog_ || write_error_ != 0) {
-      ReadAndUnpack();
-    }
+  if (phase_ == Phase::kServing && !paused()) {
+    if (backlog_ || (write_error_ != 0 && !starved_)) ReadAndUnpack();
+  } else if (write_error_ != 0) {
+    DoomBySocket(write_error_);
   }
   EndTurn();
 }
@@ -317,12 +315,14 @@ void ConnImpl::Post() {
 }
 
 void ConnImpl::BeginTurn() {
+  worker().loop().ForgetNow();
   worker().turn.conn = this;
   worker().turn.doom = CloseReason::kNone;
 }
 
 void ConnImpl::EndTurn() {
-  if (phase_ != Phase::kClosed && (signals_.load() & kStopNow) == 0) {
+  worker().loop().ForgetNow();  // callbacks take time
+  if (phase_ != Phase::kClosed) {
     Flush();
     OfferSendReady();
   }
@@ -330,10 +330,12 @@ void ConnImpl::EndTurn() {
   if (phase_ != Phase::kClosed) {
     FollowPause();
     Watch();
-    // The socket takes nothing more: read on until the input ends, too.
-    if (write_error_ != 0) Post();
   }
-  if (phase_ != Phase::kClosed) ScheduleTimer();
+  if (phase_ != Phase::kClosed) {
+    // The socket takes nothing more: read on until the input ends, too.
+    if (write_error_ != 0 && !starved_) Post();
+    ScheduleTimer();
+  }
   ReleaseBudget();
   worker().turn.conn = nullptr;
 }
@@ -398,7 +400,7 @@ void ConnImpl::Watch() {
       events |= EPOLLIN;
       parked_ = false;
     }
-    if (blocked_) events |= EPOLLOUT;
+    if (blocked_ && write_error_ == 0) events |= EPOLLOUT;
   }
   if (parked_) return;
   const std::error_code error = worker().loop().Rewatch(this, events);
@@ -433,6 +435,7 @@ ConnImpl::Time ConnImpl::NextDue() const {
 
 void ConnImpl::CheckDeadlines(Time now) {
   if (phase_ == Phase::kClosed || NextDue() > now) return;
+  if (phase_ == Phase::kServing && StopWasAsked()) return;  // the stop has its own time
   const Options& options = worker().options();
   const bool write_due = options.write_deadline.count() > 0 && !sending_.empty() &&
                          write_at_ + options.write_deadline <= now;
@@ -449,8 +452,11 @@ void ConnImpl::CheckDeadlines(Time now) {
 
 // While paused, the times of input are kept relative to now, so that they stand still.
 void ConnImpl::FollowPause() {
-  if (phase_ != Phase::kServing || paused() == pause_followed_) return;
-  pause_followed_ = paused();
+  if (phase_ == Phase::kServing && paused() != pause_followed_) ShiftTimes();
+}
+
+void ConnImpl::ShiftTimes() {
+  pause_followed_ = !pause_followed_;
   const Time now = worker().loop().Now();
   const Time shift = pause_followed_ ? -now : now;
   active_at_ += shift;

@@ -183,6 +183,7 @@ class ConnImpl : public Conn, public Channel {
   void Watch();
   void ScheduleTimer();
   void FollowPause();
+  void ShiftTimes();
   void CheckDeadlines(Time now);
   Time NextDue() const;
   void Deliver(EventType event, PacketPtr packet);

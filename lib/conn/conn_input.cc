@@ -42,6 +42,7 @@ void ConnImpl::HandleInput(std::uint32_t events) {
 
 // One read a turn while reads are short: the poller is level-triggered, and tells of more.
 void ConnImpl::ReadAndUnpack() {
+  if (pause_followed_) ShiftTimes();  // resumed
   if (backlog_) {
     UnpackRing();
     return;
@@ -154,7 +155,8 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         Doom(CloseReason::kProtocolError, Errc::kProtocolError);
         break;
       }
-      if (result.size > limit) {
+      const bool skipped = result.packet == nullptr && !result.error;
+      if (result.size > limit && !skipped) {
         // However the bytes were cut: a packet that could not have waited does not pass in one
         // piece.
         Doom(CloseReason::kPacketTooLarge);

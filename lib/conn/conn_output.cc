@@ -206,7 +206,8 @@ std::error_code ConnImpl::SendOnLoopSlowly(std::span<const std::byte> bytes) {
 bool ConnImpl::ChargeOnLoop(std::size_t size) {
   const std::size_t limit = context_->send_buffer_limit;
   Worker::Turn& turn = worker().turn;
-  if (turn.conn == this && sending_.empty() && size + kLump <= turn.room() &&
+  // Asked in this order, `size + kLump` cannot overflow.
+  if (turn.conn == this && sending_.empty() && size <= turn.room() && size + kLump <= turn.room() &&
       budget_.charged() + size + kLump <= limit / 2 && budget_.TryCharge(size + kLump, limit)) {
     turn.ahead += kLump;
     return true;
@@ -266,6 +267,7 @@ void ConnImpl::TakePending() {
 
 // Writes what there is, until the kernel takes no more.
 void ConnImpl::Flush() {
+  if ((signals_.load() & kStopNow) != 0) return;  // from then on nothing is written
   bool more = false;
   if (write_error_ == 0 && !starved_ && !blocked_) {
     more = WriteTurn();

@@ -47,13 +47,7 @@ std::error_code Worker::Run() {
 }
 
 void Worker::Close() {
-  std::vector<AcceptedSocket> late;
-  {
-    MutexLock lock(mu_);
-    gone_ = true;
-    late.swap(dealt_);
-  }
-  for (std::size_t i = 0; i < late.size(); ++i) owner_.ConnectionRefused(true);
+  RefuseDealt();
   loop_.Close();
 }
 
@@ -160,18 +154,28 @@ void Worker::TakeDealt() {
 
 void Worker::Fail(std::error_code error) {
   XTCP_LOG(kError, "an event loop is broken: %s", error.message().c_str());
+  RefuseDealt();
+  owner_.StopReachedLoop(*this);
+  // Again and again: a post may still bring a connection, and one that another thread is just
+  // posting leaves when the post has arrived.
+  do {
+    loop_.RunBroken([&] {
+      for (const ConnPtr& conn : conns_) static_cast<ConnImpl&>(*conn).Abort(error);
+    });
+    if (!conns_.empty()) sys::Yield();
+  } while (!conns_.empty());
+}
+
+void Worker::RefuseDealt() {
+  std::vector<AcceptedSocket> late;
   {
     MutexLock lock(mu_);
     gone_ = true;
+    late.swap(dealt_);
   }
-  owner_.StopReachedLoop(*this);
-  loop_.RunBroken([&] {
-    for (const ConnPtr& conn : conns_) static_cast<ConnImpl&>(*conn).Abort(error);
-  });
-  // One that another thread is just posting leaves when the post has arrived: soon.
-  while (!conns_.empty()) {
-    sys::Yield();
-    loop_.RunBroken([] {});
+  for (AcceptedSocket& socket : late) {
+    socket.fd.Reset();
+    owner_.ConnectionRefused(true);
   }
 }
 

@@ -152,6 +152,7 @@ class Worker final : public Channel {
   void Post();
   void TakeDealt();
   void Fail(std::error_code error);
+  void RefuseDealt();
 
   WorkerOwner& owner_;
   const Options& options_;

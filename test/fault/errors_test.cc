@@ -68,5 +68,26 @@ TEST_CASE("a failing call ends its own connection, and no other", "[F2][E2][E5][
   }
 }
 
+TEST_CASE("a failed write and a failed epoll_ctl in one turn end the connection once", "[F2][E2]") {
+  FaultPlan plan;
+  auto events = std::make_shared<EventRecorder>();
+  std::atomic<int> descriptor{-1};
+  events->on_accept = [&](const ConnPtr& conn) { descriptor = conn->Descriptor(); };
+  events->on_recv = [&](const ConnPtr& conn, std::string_view) {
+    static_cast<void>(conn->Send(std::string(1 << 20, 'x')));
+  };
+  TestServer server(events);
+  RawPeer peer(server.port());
+  REQUIRE(WaitUntil([&] { return descriptor >= 0; }));
+  for (const Site site : {Site::kSend, Site::kSendMsg}) {
+    plan.Add({.site = site, .error = EPIPE, .times = Fault::kAlways, .fd = descriptor});
+  }
+  plan.Add(
+      {.site = Site::kEpollCtl, .error = ENOMEM, .fd = descriptor, .operation = EPOLL_CTL_MOD});
+  REQUIRE(peer.SendAll(Frame("go")));
+  REQUIRE(events->WaitForClosed(1));
+  REQUIRE(server.Finish() == "");
+}
+
 }  // namespace
 }  // namespace xtcp::test

@@ -1,7 +1,10 @@
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "support/event_recorder.h"
 #include "support/raw_peer.h"
@@ -62,6 +65,47 @@ TEST_CASE("after Server::Stop has returned Send is refused everywhere", "[M10][M
   peer.Close();
   REQUIRE(events->WaitForClosed(1));
   REQUIRE(result == Errc::kStopping);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a packet deadline runs on after a pause", "[M18][R8]") {
+  Options options;
+  options.packet_deadline = milliseconds(200);
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = [](const ConnPtr& conn, std::string_view payload) {
+    if (payload == "pause") conn->PauseRecv();
+  };
+  TestServer server(events, options);
+  RawPeer peer(server.port());
+  REQUIRE(peer.SendAll(Frame("pause") + Frame("whole") + Frame("half").substr(0, 6)));
+  REQUIRE(events->WaitForPackets(1));
+  // Paused for longer than the deadline, which stands still.
+  REQUIRE(WaitUntil([&] { return events->conn()->Stats().age > milliseconds(500); }));
+  REQUIRE(events->totals().closed == 0);
+  events->conn()->ResumeRecv();
+  REQUIRE(events->WaitForPackets(2));
+  REQUIRE(events->WaitForClosed(1));
+  REQUIRE(events->conn()->Stats().reason == CloseReason::kPacketDeadline);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("no size overflows on the loop's own thread", "[X4][M9]") {
+  auto events = std::make_shared<EventRecorder>();
+  std::vector<std::error_code> results;
+  events->on_recv = [&](const ConnPtr& conn, std::string_view) {
+    const std::byte byte{};
+    for (const std::size_t less : {0u, 1u, 4096u, 65535u, 65536u, 65537u, 300'000u}) {
+      // Never read: it is refused by its size alone.
+      results.push_back(conn->Send(std::span(&byte, ~std::size_t{0} - less)));
+    }
+    static_cast<void>(conn->Send("done"));
+  };
+  TestServer server(events);
+  RawPeer peer(server.port());
+  REQUIRE(peer.SendAll(Frame("go")));
+  std::string bytes;
+  REQUIRE(peer.ReadExactly(4, &bytes) == End::kOpen);
+  REQUIRE(results == std::vector<std::error_code>(7, Errc::kTooLarge));
   REQUIRE(server.Finish() == "");
 }
 

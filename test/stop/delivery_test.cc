@@ -2,6 +2,7 @@
 
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -286,6 +287,74 @@ TEST_CASE("linger_timeout 0 writes what the kernel takes at once", "[M19]") {
   REQUIRE(report.cut == 1);
   REQUIRE(report.unsent_bytes > 0);
   REQUIRE(conn->Stats().written_bytes > 0);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a peer that takes no output does not make a graceful stop spin", "[R7][S7]") {
+  // shutdown(SHUT_RD) on a Unix socket: our write fails with EPIPE, and no end of stream comes.
+  Options options;
+  options.linger_timeout = milliseconds(1000);
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = [](const ConnPtr& conn, std::string_view) {
+    static_cast<void>(conn->Send("answer"));
+    static_cast<void>(conn->Stop(StopMode::kGracefullyButNotWait));
+  };
+  TestServer server(events, options, "unix:@xtcp-test-no-output");
+  RawPeer peer(server.address());
+  REQUIRE(events->WaitForAccepted(1));
+  REQUIRE(::shutdown(peer.fd(), SHUT_RD) == 0);
+  timespec begin{}, end{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &begin);
+  REQUIRE(peer.SendAll(Frame("go")));
+  REQUIRE(events->WaitForClosed(1));
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
+  REQUIRE(events->conn()->Stats().reason == CloseReason::kPeerReset);
+  const double cpu = static_cast<double>(end.tv_sec - begin.tv_sec) +
+                     static_cast<double>(end.tv_nsec - begin.tv_nsec) * 1e-9;
+  REQUIRE(cpu < 0.5);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("nothing is written after an immediate stop, also from OnSendReady", "[S1][M19]") {
+  Options options;
+  options.send_buffer_limit = 1000;
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = [](const ConnPtr& conn, std::string_view) {
+    static_cast<void>(conn->Send(std::string(1000, 'x')));
+    static_cast<void>(conn->Send("refused"));
+  };
+  events->on_send_ready = [](const ConnPtr& conn) {
+    static_cast<void>(conn->Send("late"));
+    static_cast<void>(conn->Stop(StopMode::kImmediately));
+  };
+  TestServer server(events, options);
+  RawPeer peer(server.port());
+  REQUIRE(peer.SendAll(Frame("go")));
+  REQUIRE(events->WaitForClosed(1));
+  const ConnStats stats = events->conn()->Stats();
+  REQUIRE(stats.accepted_bytes == 1004);
+  REQUIRE(stats.written_bytes == 1000);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("the linger of a stop begins with the stop, not with a long callback before it",
+          "[M19][B2][R8]") {
+  Options options;
+  options.linger_timeout = milliseconds(1000);
+  options.read_deadline = milliseconds(60'000);  // so that the turn has looked at the clock
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = [](const ConnPtr& conn, std::string_view) {
+    // Longer than the linger.
+    static_cast<void>(WaitUntil([] { return false; }, milliseconds(1200)));
+    static_cast<void>(conn->Send(std::string(12 << 20, 'x')));
+    static_cast<void>(conn->Stop(StopMode::kGracefullyButNotWait));
+  };
+  TestServer server(events, options);
+  RawPeer peer(server.port(), 4096);
+  REQUIRE(peer.SendAll(Frame("go")));
+  REQUIRE(peer.ReadAll() == End::kEof);
+  REQUIRE(peer.received() == 12 << 20);
+  peer.Close();
   REQUIRE(server.Finish() == "");
 }
 
