@@ -93,7 +93,8 @@ class XTCP_API Conn {
 
   // Stops this connection; `StopMode` says how. Needs no memory and no descriptor. Any thread, any
   // callback, any number of times; not async-signal-safe. Before `DialAndServe` it makes that
-  // return `Errc::kStopped`; during a name look-up it takes effect when the look-up returns.
+  // return `Errc::kStopped`. No stop waits for a name look-up, which nothing can interrupt: it
+  // returns at once, and `DialAndServe` returns `kStopped` when the look-up is over.
   virtual StopReport Stop(StopMode mode) = 0;
 
   // Connects to `address` ("host:port", "[v6]:port", "unix:/path", "unix:@abstract") and serves the

@@ -48,7 +48,7 @@ StopReport ConnImpl::Stop(StopMode mode) {
   {
     MutexLock lock(mu_);
     const ConnState state = state_.load();
-    runs = state != ConnState::kNew;
+    runs = state > ConnState::kResolving;
     if (state != ConnState::kClosed) {
       NoteStop(mode);
       post = runs && ClaimPost();
@@ -95,7 +95,7 @@ void ConnImpl::Ask(std::uint8_t set, std::uint8_t clear) {
     const auto after = static_cast<std::uint8_t>((before | set) & ~clear);
     if (after == before || state_.load() == ConnState::kClosed) return;
     signals_.store(after);
-    if (state_.load() == ConnState::kNew || !ClaimPost()) return;
+    if (state_.load() <= ConnState::kResolving || !ClaimPost()) return;
   }
   context_->mailbox.Push(this);
 }

@@ -29,10 +29,11 @@ struct LoopTotals;
 
 // What senders on any thread need to know of a connection's life.
 enum class ConnState : std::uint8_t {
-  kNew,       // made by NewConn, not dialled: Send queues
-  kDialing,   // Send queues
-  kOpen,      // Send queues, and the loop writes
-  kStopping,  // Send is refused: a stop has begun, or the peer has ended its stream
+  kNew,        // made by NewConn, not dialled: Send queues
+  kResolving,  // looking up the name, which nothing can interrupt: no stop waits for it
+  kDialing,    // Send queues
+  kOpen,       // Send queues, and the loop writes
+  kStopping,   // Send is refused: a stop has begun, or the peer has ended its stream
   kClosed,
 };
 

@@ -73,6 +73,7 @@ std::error_code ConnImpl::SendPacket(const Packet& packet) {
 std::error_code ConnImpl::CheckState() const {
   switch (state_.load()) {
     case ConnState::kNew:
+    case ConnState::kResolving:
     case ConnState::kDialing:
       return (signals_.load() & kStopSignals) != 0 ? Errc::kStopping : std::error_code{};
     case ConnState::kOpen:

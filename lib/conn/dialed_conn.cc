@@ -18,7 +18,7 @@ DialedConn::DialedConn(Options options)
 std::error_code DialedConn::DialAndServe(std::string_view address) {
   if (InsideCallback()) return Errc::kWouldDeadlock;
   const std::shared_ptr<DialedConn> keep = shared_from_this();
-  if (!EnterState(ConnState::kNew, ConnState::kDialing)) return Errc::kAlreadyUsed;
+  if (!EnterState(ConnState::kNew, ConnState::kResolving)) return Errc::kAlreadyUsed;
   const std::error_code error = Dial(address);
   if (error) CloseUnopened(error);
   {
@@ -34,6 +34,7 @@ std::error_code DialedConn::DialAndServe(std::string_view address) {
 std::error_code DialedConn::Dial(std::string_view address) {
   if (StopWasAsked()) return Errc::kStopped;
   const Resolution resolution = ResolveForDial(address);
+  EnterState(ConnState::kResolving, ConnState::kDialing);
   if (StopWasAsked()) return Errc::kStopped;
   if (resolution.error) return resolution.error;
 

@@ -7,12 +7,22 @@
 namespace xtcp::test {
 namespace {
 
+constexpr std::uint64_t kNever = ~std::uint64_t{0};
+
+// Allocation `fail_first` of the program, from 1, and those behind it fail, `fail_times` of them.
+// All relaxed: the hook must not order anything, or it would hide races of the library.
 std::atomic<std::uint64_t> allocations{0};
-std::atomic<bool> no_memory{false};
+std::atomic<std::uint64_t> fail_first{kNever};
+std::atomic<std::uint64_t> fail_times{0};
+
+bool Fails() noexcept {
+  const std::uint64_t n = allocations.fetch_add(1, std::memory_order_relaxed) + 1;
+  const std::uint64_t first = fail_first.load(std::memory_order_relaxed);
+  return n >= first && n - first < fail_times.load(std::memory_order_relaxed);
+}
 
 void* Allocate(std::size_t size, std::size_t alignment) noexcept {
-  allocations.fetch_add(1, std::memory_order_relaxed);
-  if (no_memory.load(std::memory_order_relaxed)) return nullptr;
+  if (Fails()) return nullptr;
   if (alignment <= alignof(std::max_align_t)) return std::malloc(size);
   return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
 }
@@ -25,10 +35,15 @@ void* AllocateOrThrow(std::size_t size, std::size_t alignment = 0) {
 
 }  // namespace
 
-std::uint64_t Allocations() { return allocations.load(); }
+std::uint64_t Allocations() { return allocations.load(std::memory_order_relaxed); }
 
-NoMemory::NoMemory() { no_memory = true; }
-NoMemory::~NoMemory() { no_memory = false; }
+FailAllocations::FailAllocations(std::uint64_t first, std::uint64_t times)
+    : first_(Allocations() + first) {
+  fail_times.store(times, std::memory_order_relaxed);
+  fail_first.store(first_, std::memory_order_relaxed);
+}
+
+FailAllocations::~FailAllocations() { fail_first.store(kNever, std::memory_order_relaxed); }
 
 }  // namespace xtcp::test
 
@@ -45,6 +60,12 @@ void* operator new(std::size_t size, std::align_val_t alignment) {
 void* operator new[](std::size_t size, std::align_val_t alignment) {
   return AllocateOrThrow(size, static_cast<std::size_t>(alignment));
 }
+void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return Allocate(size, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+  return Allocate(size, static_cast<std::size_t>(alignment));
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
 void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
@@ -55,3 +76,9 @@ void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory
 void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory, std::align_val_t, const std::nothrow_t&) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::align_val_t, const std::nothrow_t&) noexcept {
+  std::free(memory);
+}

@@ -2,22 +2,38 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 namespace xtcp::test {
 
 // Global operator new, of all forms, replaced in every test program: it counts, and can be told to
 // fail. Thread safety: any thread; what is counted and fails is what the whole process allocates.
 
-// How many allocations there were.
+// How many allocations there were, those that failed included.
 std::uint64_t Allocations();
 
-// While one lives, every allocation fails, on all threads.
-class NoMemory {
+// While one lives, the `first` allocation from here on (1: the next one) and those behind it fail,
+// `times` of them, on all threads. One at a time. Catch2's assertions allocate: none in between.
+class FailAllocations {
  public:
-  NoMemory();
-  ~NoMemory();
-  NoMemory(const NoMemory&) = delete;
-  NoMemory& operator=(const NoMemory&) = delete;
+  static constexpr std::uint64_t kAlways = std::numeric_limits<std::uint64_t>::max();
+
+  explicit FailAllocations(std::uint64_t first, std::uint64_t times = 1);
+  ~FailAllocations();
+  FailAllocations(const FailAllocations&) = delete;
+  FailAllocations& operator=(const FailAllocations&) = delete;
+
+  // Whether one has failed.
+  bool failed() const { return Allocations() >= first_; }
+
+ private:
+  const std::uint64_t first_;  // counted from the program's begin
+};
+
+// While one lives, every allocation fails.
+class NoMemory : FailAllocations {
+ public:
+  NoMemory() : FailAllocations(1, kAlways) {}
 };
 
 }  // namespace xtcp::test

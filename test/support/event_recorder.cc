@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "support/books.h"
 #include "support/test_protocol.h"
 #include "support/violations.h"
 
@@ -169,6 +170,13 @@ void EventRecorder::NoteClosed(Record& record, const ConnPtr& conn) {
   if (stats.unacked_bytes > stats.written_bytes) {
     Complain(&record, "M23: more unacknowledged than written");
   }
+  EnterBooks({.own = conn->LocalAddress().ToString(),
+              .peer = conn->RemoteAddress().ToString(),
+              .received = stats.received_bytes,
+              .saw_end = stats.reason == CloseReason::kPeerClosed,
+              .wrote_by_library = true,
+              .written = stats.written_bytes,
+              .unacked = stats.unacked_bytes});
   std::lock_guard lock(mutex_);
   record.seen.events.push_back(EventType::kClosed);
   record.seen.at_closed = stats;

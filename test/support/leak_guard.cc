@@ -17,6 +17,7 @@
 #include <string>
 #include <thread>
 
+#include "support/books.h"
 #include "support/deadline.h"
 #include "support/random.h"
 #include "support/violations.h"
@@ -54,6 +55,7 @@ class LeakGuard : public Catch::TestEventListenerBase {
 
   void sectionStarting(const Catch::SectionInfo&) override {
     if (depth_++ > 0) return;
+    CompareBooks();
     TakeViolations();
     before_ = Holdings::Now();
   }
@@ -76,6 +78,7 @@ class LeakGuard : public Catch::TestEventListenerBase {
                           << before_.list << "after:\n"
                           << after.list);
     }
+    CompareBooks();
     for (const std::string& text : TakeViolations()) FAIL_CHECK("violation: " << text);
   }
 

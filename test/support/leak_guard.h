@@ -5,6 +5,7 @@
 // Linking leak_guard.cc into a program is all it takes: it registers a Catch2 listener, which fails
 // a test case
 //  - that leaves a descriptor or a thread behind (polled for up to two seconds), or
+//  - in which the books of the two ends of a connection do not fit (books.h), or
 //  - during which `AddViolation` was called,
 // and prints the line that replays a failed test case.
 namespace xtcp::test {

@@ -17,6 +17,8 @@
 #include <cstring>
 #include <utility>
 
+#include "support/books.h"
+
 namespace xtcp::test {
 namespace {
 
@@ -91,22 +93,52 @@ bool WaitFor(int fd, short events, std::chrono::milliseconds deadline) {
   }
 }
 
+// "127.0.0.1:80" or "[::1]:80", "" for others.
+std::string NameOf(const sockaddr_storage& storage) {
+  std::array<char, INET6_ADDRSTRLEN> host{};
+  if (storage.ss_family == AF_INET) {
+    const auto& in = reinterpret_cast<const sockaddr_in&>(storage);
+    ::inet_ntop(AF_INET, &in.sin_addr, host.data(), host.size());
+    return std::string(host.data()) + ":" + std::to_string(ntohs(in.sin_port));
+  }
+  if (storage.ss_family == AF_INET6) {
+    const auto& in6 = reinterpret_cast<const sockaddr_in6&>(storage);
+    ::inet_ntop(AF_INET6, &in6.sin6_addr, host.data(), host.size());
+    return "[" + std::string(host.data()) + "]:" + std::to_string(ntohs(in6.sin6_port));
+  }
+  return "";
+}
+
+// Of a connected socket, `ask` being getsockname(2) or getpeername(2).
+template <typename Ask>
+std::string NameOf(int fd, Ask ask) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (ask(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return "";
+  return NameOf(storage);
+}
+
 }  // namespace
 
 RawPeer::RawPeer(std::string_view address, int receive_buffer)
-    : fd_(Connect(Parse(address), receive_buffer)) {}
+    : RawPeer(Connect(Parse(address), receive_buffer)) {}
 
 RawPeer::RawPeer(std::uint16_t port, int receive_buffer)
-    : fd_(Connect(Loopback(port), receive_buffer)) {}
+    : RawPeer(Connect(Loopback(port), receive_buffer)) {}
 
-RawPeer::RawPeer(RawPeer&& other) noexcept
-    : fd_(std::exchange(other.fd_, -1)), received_(other.received_) {}
+RawPeer::RawPeer(int fd)
+    : fd_(fd), own_(NameOf(fd, ::getsockname)), peer_(NameOf(fd, ::getpeername)) {}
+
+RawPeer::RawPeer(RawPeer&& other) noexcept { *this = std::move(other); }
 
 RawPeer& RawPeer::operator=(RawPeer&& other) noexcept {
   if (this == &other) return *this;
   Close();
   fd_ = std::exchange(other.fd_, -1);
   received_ = other.received_;
+  saw_end_ = other.saw_end_;
+  own_ = std::move(other.own_);
+  peer_ = std::move(other.peer_);
   return *this;
 }
 
@@ -145,7 +177,10 @@ End RawPeer::ReadSome(char* buffer, std::size_t size, std::chrono::milliseconds 
       received_ += *count;
       return End::kOpen;
     }
-    if (got == 0) return End::kEof;
+    if (got == 0) {
+      saw_end_ = true;
+      return End::kEof;
+    }
     if (errno == EAGAIN) {
       if (!WaitFor(fd_, POLLIN, deadline)) return End::kTimeout;
     } else if (errno != EINTR) {
@@ -200,7 +235,9 @@ void RawPeer::Reset() {
 }
 
 void RawPeer::Close() {
-  if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  if (fd_ < 0) return;
+  EnterBooks({.own = own_, .peer = peer_, .received = received_, .saw_end = saw_end_});
+  ::close(std::exchange(fd_, -1));
 }
 
 RawListener::RawListener(int backlog) {

@@ -19,7 +19,8 @@ enum class End {
   kError,    // another error
 };
 
-// A peer with blocking calls and no code of the library in it. Every call has a deadline.
+// A peer with blocking calls and no code of the library in it. Every call has a deadline. When it
+// closes, what it received is held against the books of the connection; see books.h.
 //
 // Thread safety: one thread reads while another one sends; everything else on one thread.
 class RawPeer {
@@ -68,13 +69,16 @@ class RawPeer {
 
  private:
   friend class RawListener;
-  explicit RawPeer(int fd) : fd_(fd) {}
+  explicit RawPeer(int fd);
 
   End ReadSome(char* buffer, std::size_t size, std::chrono::milliseconds deadline,
                std::size_t* count);
 
   int fd_ = -1;
   std::uint64_t received_ = 0;
+  bool saw_end_ = false;
+  std::string own_;  // the names of the two ends, for the books
+  std::string peer_;
 };
 
 // A listener without library code, for tests of the dialling side: on 127.0.0.1 and a port that the

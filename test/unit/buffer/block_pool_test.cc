@@ -1,15 +1,36 @@
 #include "buffer/block_pool.h"
 
+#include <array>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdint>
 #include <cstring>
 #include <set>
+#include <thread>
 #include <vector>
 
 #include "support/alloc_hook.h"
+#include "support/random.h"
 
 namespace xtcp::internal {
 namespace {
+
+using test::Allocations;
+using test::FailAllocations;
+
+// Takes blocks of this size until `count` are there, and says how many had to be allocated.
+std::uint64_t TakeMany(BlockPool& pool, std::size_t size, std::size_t count,
+                       std::vector<void*>* blocks) {
+  blocks->reserve(blocks->size() + count);
+  const std::uint64_t before = Allocations();
+  for (std::size_t i = 0; i < count; ++i) blocks->push_back(pool.Take(size));
+  return Allocations() - before;
+}
+
+void GiveAll(BlockPool& pool, std::size_t size, std::vector<void*>* blocks) {
+  for (void* block : *blocks) pool.Give(block, size);
+  blocks->clear();
+}
 
 TEST_CASE("a block has at least the size asked for, up to the next power of two") {
   CHECK(BlockPool::BlockSize(0) == BlockPool::kSmallest);
@@ -30,7 +51,7 @@ TEST_CASE("a block that was given back is used again, for its own size only") {
   pool.Give(other, 8192);
 }
 
-TEST_CASE("blocks in use are distinct, and theirs to write") {
+TEST_CASE("blocks in use are distinct, and theirs to write", "[B7]") {
   BlockPool pool;
   std::vector<void*> blocks;
   for (int i = 0; i < 100; ++i) {
@@ -41,7 +62,7 @@ TEST_CASE("blocks in use are distinct, and theirs to write") {
   for (int i = 0; i < 100; ++i) {
     CHECK(static_cast<std::uint8_t*>(blocks[static_cast<std::size_t>(i)])[1023] == i);
   }
-  for (void* block : blocks) pool.Give(block, 1024);
+  GiveAll(pool, 1024, &blocks);
 }
 
 TEST_CASE("a size that no block can have is refused", "[X4]") {
@@ -51,23 +72,91 @@ TEST_CASE("a size that no block can have is refused", "[X4]") {
   CHECK(pool.Take(std::size_t{1} << 62) == nullptr);
 }
 
+TEST_CASE("large blocks go straight back, the largest of the others is kept") {
+  BlockPool pool;
+  std::vector<void*> blocks;
+  CHECK(TakeMany(pool, BlockPool::kLargestKept, 1, &blocks) == 1);
+  GiveAll(pool, BlockPool::kLargestKept, &blocks);
+  CHECK(TakeMany(pool, BlockPool::kLargestKept, 1, &blocks) == 0);
+  GiveAll(pool, BlockPool::kLargestKept, &blocks);
+
+  CHECK(TakeMany(pool, BlockPool::kLargestKept + 1, 1, &blocks) == 1);
+  GiveAll(pool, BlockPool::kLargestKept + 1, &blocks);
+  CHECK(TakeMany(pool, BlockPool::kLargestKept + 1, 1, &blocks) == 1);
+  GiveAll(pool, BlockPool::kLargestKept + 1, &blocks);
+}
+
+TEST_CASE("a pool keeps no more of a size than its limit, and that for each size", "[R1][R6]") {
+  BlockPool pool;
+  std::vector<void*> blocks;
+  for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 4) {
+    CAPTURE(size);
+    const std::size_t most = BlockPool::kKeptPerSize / size;
+    // Twice: what is taken out of the pool must make room again.
+    for (int round = 0; round < 2; ++round) {
+      TakeMany(pool, size, most + 10, &blocks);
+      GiveAll(pool, size, &blocks);
+      CHECK(TakeMany(pool, size, most + 10, &blocks) == 10);
+      GiveAll(pool, size, &blocks);
+    }
+  }
+}
+
 TEST_CASE("many blocks of one size do not keep others out of the pool", "[R6]") {
   BlockPool pool;
   std::vector<void*> blocks;
-  for (int i = 0; i < 500; ++i) blocks.push_back(pool.Take(16 << 10));
-  for (void* block : blocks) pool.Give(block, 16 << 10);
+  TakeMany(pool, 16 << 10, 500, &blocks);  // a peer that read late
+  GiveAll(pool, 16 << 10, &blocks);
   pool.Give(pool.Take(4096), 4096);
-  const std::uint64_t before = test::Allocations();
-  for (int i = 0; i < 1000; ++i) pool.Give(pool.Take(4096), 4096);
-  const std::uint64_t allocations = test::Allocations() - before;
+  const std::uint64_t before = Allocations();
+  for (int i = 0; i < 1000; ++i) pool.Give(pool.Take(4096), 4096);  // packets that come in pieces
+  const std::uint64_t allocations = Allocations() - before;
   CHECK(allocations == 0);
 }
 
-TEST_CASE("large blocks go straight back") {
+TEST_CASE("a failed allocation is null, and costs only itself", "[F4]") {
   BlockPool pool;
-  void* const large = pool.Take(BlockPool::kLargestKept + 1);
-  REQUIRE(large != nullptr);
-  pool.Give(large, BlockPool::kLargestKept + 1);
+  void* const kept = pool.Take(4096);
+  pool.Give(kept, 4096);
+  void* other = nullptr;
+  void* same = nullptr;
+  {
+    const FailAllocations none(1, FailAllocations::kAlways);
+    other = pool.Take(8192);
+    same = pool.Take(4096);
+  }
+  CHECK(other == nullptr);
+  CHECK(same == kept);
+  other = pool.Take(8192);
+  CHECK(other != nullptr);
+  pool.Give(same, 4096);
+  pool.Give(other, 8192);
+}
+
+TEST_CASE("no two threads get the same block", "[B7]") {
+  constexpr int kRounds = 5'000;
+  BlockPool pool;
+  std::atomic<int> torn{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&pool, &torn, t] {
+      test::Random random(static_cast<std::uint64_t>(t));
+      for (int i = 0; i < kRounds; ++i) {
+        const std::size_t size = std::size_t{256} << random.Between(0, 3);
+        std::array<unsigned char*, 4> mine;
+        for (unsigned char*& block : mine) {
+          block = static_cast<unsigned char*>(pool.Take(size));
+          std::memset(block, t, size);
+        }
+        for (unsigned char* block : mine) {
+          if (block[0] != t || block[size / 2] != t || block[size - 1] != t) ++torn;
+          pool.Give(block, size);
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(torn == 0);
 }
 
 }  // namespace

@@ -1,11 +1,19 @@
 #include "reactor/timer_queue.h"
 
+#include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <map>
+#include <new>
+#include <numeric>
+#include <utility>
 #include <vector>
 
+#include "support/alloc_hook.h"
 #include "support/random.h"
 #include "unit/reactor/test_channel.h"
 
@@ -19,6 +27,7 @@ TEST_CASE("timers come in the order of their times, and not before") {
   TestChannel a, b, c;
   timers.Reserve(3);
   CHECK(timers.empty());
+  CHECK(timers.TakeDue(Time::max()) == nullptr);
   timers.Arm(&a, Time{30});
   timers.Arm(&b, Time{10});
   timers.Arm(&c, Time{20});
@@ -49,33 +58,116 @@ TEST_CASE("a channel has one timer; the last setting counts") {
   CHECK(timers.empty());
 }
 
-TEST_CASE("random arming, re-arming and disarming agree with a sorted map", "[R8]") {
+TEST_CASE("one of six, disarmed or armed anew, leaves the others in order", "[R8]") {
+  // Every shape that a heap of six can get: all orders of arming them, and each channel.
+  constexpr std::size_t kChannels = 6;
+  std::array<TestChannel, kChannels> channels;
+  std::array<int, kChannels> order;
+  std::iota(order.begin(), order.end(), 0);
+  bool good = true;
+  do {
+    for (std::size_t which = 0; which < kChannels; ++which) {
+      // Disarmed; then set to before all others, after them, and to between each two.
+      for (int again = -1; again <= static_cast<int>(kChannels); ++again) {
+        TimerQueue timers;
+        timers.Reserve(kChannels);
+        std::vector<std::pair<Time, Channel*>> expected;
+        for (std::size_t i = 0; i < kChannels; ++i) {
+          const Time due{10 * order[i]};
+          timers.Arm(&channels[i], due);
+          if (i != which) expected.emplace_back(due, &channels[i]);
+        }
+        if (again < 0) {
+          timers.Disarm(&channels[which]);
+        } else {
+          const Time due{10 * again - 5};
+          timers.Arm(&channels[which], due);
+          expected.emplace_back(due, &channels[which]);
+        }
+        std::sort(expected.begin(), expected.end());
+        for (const auto& [due, channel] : expected) {
+          good = good && timers.DueOf(channel) == due && timers.first() == due;
+          good = good && timers.TakeDue(due) == channel;
+        }
+        good = good && timers.empty();
+      }
+    }
+  } while (good && std::next_permutation(order.begin(), order.end()));
+  CHECK(good);
+}
+
+TEST_CASE("arming needs no memory where room was made", "[S8][F4]") {
+  TimerQueue timers;
+  std::deque<TestChannel> channels(100);
+  timers.Reserve(10);
+  bool refused = false;
+  {
+    const test::FailAllocations fail(1);
+    try {
+      timers.Reserve(100);
+    } catch (const std::bad_alloc&) {
+      refused = true;
+    }
+  }
+  CHECK(refused);
+  timers.Reserve(100);
+  const std::uint64_t before = test::Allocations();
+  for (std::size_t i = 0; i < channels.size(); ++i) {
+    timers.Arm(&channels[i], Time{static_cast<Time::rep>(i * 37 % 100)});
+  }
+  for (TestChannel& channel : channels) timers.Disarm(&channel);
+  CHECK(test::Allocations() == before);
+  CHECK(timers.empty());
+}
+
+TEST_CASE("room for one more each time is made by doubling", "[X5]") {
+  TimerQueue timers;
+  const std::uint64_t before = test::Allocations();
+  for (std::size_t n = 1; n <= 10'000; ++n) timers.Reserve(n);
+  CHECK(test::Allocations() - before <= 15);
+}
+
+TEST_CASE("random arming, re-arming and disarming agree with a multimap", "[R8]") {
   constexpr std::size_t kChannels = 50;
   test::Random random(7);
   TimerQueue timers;
   timers.Reserve(kChannels);
   std::deque<TestChannel> channels(kChannels);
-  std::map<const Channel*, Time> model;
+  std::multimap<Time, const Channel*> model;
+  std::map<const Channel*, std::multimap<Time, const Channel*>::iterator> places;
+  const auto erase = [&](const Channel* channel) {
+    const auto place = places.find(channel);
+    if (place == places.end()) return;
+    model.erase(place->second);
+    places.erase(place);
+  };
   bool good = true;
-  for (int i = 0; i < 200'000 && good; ++i) {
+  int i = 0;
+  for (; i < 200'000 && good; ++i) {
     TestChannel& channel = channels[random.Between(0, kChannels - 1)];
     const Time time{static_cast<Time::rep>(random.Between(0, 1000))};
-    if (random.OneIn(3)) {
+    if (random.OneIn(4)) {
       timers.Disarm(&channel);
-      model.erase(&channel);
+      erase(&channel);
     } else if (random.OneIn(3)) {
-      Time first = Time::max();
-      for (const auto& [unused, due] : model) first = std::min(first, due);
+      // Among those of the same time any may come first.
       const Channel* due = timers.TakeDue(time);
-      good = (due != nullptr) == (first <= time) && (due == nullptr || model.at(due) == first);
-      model.erase(due);
+      const bool is_due = !model.empty() && model.begin()->first <= time;
+      good = (due != nullptr) == is_due;
+      if (good && is_due) good = places.at(due)->first == model.begin()->first;
+      erase(due);
     } else {
       timers.Arm(&channel, time);
-      model[&channel] = time;
+      erase(&channel);
+      places[&channel] = model.emplace(time, &channel);
     }
-    for (const auto& [armed, due] : model) good = good && timers.DueOf(armed) == due;
+    const auto place = places.find(&channel);
+    good = good &&
+           timers.DueOf(&channel) == (place == places.end() ? Time::max() : place->second->first);
     good = good && timers.empty() == model.empty();
+    good = good && (model.empty() || timers.first() == model.begin()->first);
   }
+  CAPTURE(i);
   REQUIRE(good);
 }
 
