@@ -137,6 +137,7 @@ class ConnImpl : public Conn, public Channel {
   void Received(std::size_t bytes);
   void UnpackRing();
   std::size_t Unpack(std::span<const std::byte> view);
+  bool TakeOtherAnswer(std::span<const std::byte> rest, const UnpackResult& result);
   bool Keep(std::span<const std::byte> bytes);
   void NoteUnfinishedPacket(bool consumed);
   void Discard();
@@ -145,8 +146,8 @@ class ConnImpl : public Conn, public Channel {
   std::size_t PacketLimit() const;
 
   // conn_output.cc
-  std::error_code SendOnLoop(std::span<const std::byte> bytes);
-  std::error_code SendOnLoopSlowly(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
+  std::error_code SendSlowly(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
+  std::error_code SendOnLoop(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
   std::error_code SendFromElsewhere(std::span<const std::byte> bytes) XTCP_EXCLUDES(mu_);
   std::error_code CheckState() const;
   std::error_code Refuse(std::error_code error) XTCP_EXCLUDES(mu_);

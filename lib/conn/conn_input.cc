@@ -139,44 +139,31 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
   Handler& handler = worker().handler();
   const ConnPtr& conn = self();
   std::size_t limit = PacketLimit();
-  std::size_t used = 0;
-  int answers = 0;
+  const std::byte* next = view.data();
+  const std::byte* const end = next + view.size();
+  int left = Worker::kPacketsPerTurn;
   backlog_ = false;
   try {
-    while (used < view.size()) {
-      if (answers == Worker::kPacketsPerTurn || !MayDeliver()) {
+    while (next != end) {
+      if (left-- == 0 || !MayDeliver()) {
         backlog_ = true;
         break;
       }
-      const std::span<const std::byte> rest(view.data() + used, view.size() - used);
+      const std::span<const std::byte> rest(next, end);
       UnpackResult result = protocol.Unpack(rest);
-      if (result.size > rest.size() ||
-          (result.packet != nullptr && (result.size == 0 || result.error))) {
-        Doom(CloseReason::kProtocolError, Errc::kProtocolError);
-        break;
-      }
-      const bool skipped = result.packet == nullptr && !result.error;
-      if (result.size > limit && !skipped) {
-        // However the bytes were cut: a packet that could not have waited does not pass in one
-        // piece.
-        Doom(CloseReason::kPacketTooLarge);
-        break;
-      }
-      used += result.size;
-      ++answers;
-      if (result.packet != nullptr) {
-        if (!std::exchange(got_packet_, true)) limit = PacketLimit();
+      // However the bytes were cut: a packet that could not have waited does not pass in one piece.
+      const std::size_t most = std::min(rest.size(), limit);
+      if (result.packet != nullptr && !result.error && result.size - 1 < most) {  // and not 0
+        next += result.size;
+        if (!got_packet_) {
+          got_packet_ = true;
+          limit = PacketLimit();
+        }
         Add(received_packets_, 1);
         handler.OnEvent(EventType::kRecv, conn, std::move(result.packet));
-      } else if (result.error) {
-        handler.OnUnpackError(conn, result.size == 0 ? rest : rest.first(result.size),
-                              result.error);
-        if (result.size > 0) continue;
-        // No way to resynchronise; a stop that the handler asked for takes its course.
-        if (!StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
-        break;
-      } else if (result.size == 0) {
-        if (rest.size() >= limit) Doom(CloseReason::kPacketTooLarge);
+      } else if (TakeOtherAnswer(rest, result)) {
+        next += result.size;
+      } else {
         break;
       }
     }
@@ -184,7 +171,31 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
     NoteException();
   }
   if (backlog_ && MayDeliver()) Post();  // the rest gets its turn after the others
-  return used;
+  return static_cast<std::size_t>(next - view.data());
+}
+
+// What `Unpack` said of `rest`, other than one good packet. Whether it goes on behind the answer's
+// bytes.
+bool ConnImpl::TakeOtherAnswer(std::span<const std::byte> rest, const UnpackResult& result) {
+  const std::size_t limit = PacketLimit();
+  const bool packet = result.packet != nullptr;
+  if (result.size > rest.size() || (packet && (result.size == 0 || result.error))) {
+    Doom(CloseReason::kProtocolError, Errc::kProtocolError);
+    return false;
+  }
+  if (result.size > limit && (packet || result.error)) {
+    Doom(CloseReason::kPacketTooLarge);
+    return false;
+  }
+  if (result.error) {
+    worker().handler().OnUnpackError(self(), result.size == 0 ? rest : rest.first(result.size),
+                                     result.error);
+    // No way to resynchronise; a stop that the handler asked for takes its course.
+    if (result.size == 0 && !StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
+  } else if (result.size == 0 && rest.size() >= limit) {
+    Doom(CloseReason::kPacketTooLarge);
+  }
+  return result.size > 0;
 }
 
 // Whether nothing keeps the next packet from its handler: no stop, no pause.

@@ -37,7 +37,32 @@ constexpr int kWritesPerTurn = 4;
 
 // ---- Any thread.
 
+inline void ConnImpl::CountAccepted(std::size_t size, LoopTotals& totals) {
+  Add(accepted_bytes_, size);
+  Add(accepted_sends_, 1);
+  Add(totals.accepted_bytes, size);
+}
+
 std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
+  // Nearly every send of a busy server: in the connection's own turn, and charged ahead. Then
+  // `sending_` is empty, and there is room in the turn's buffer.
+  if (EventLoop::IsCurrent(context_->mailbox)) {
+    Worker::Turn& turn = worker().turn;
+    if (turn.conn == this && bytes.size() - 1 < turn.lump() &&  // and not 0
+        pending_bytes_.load(std::memory_order_relaxed) == 0 &&
+        state_.load(std::memory_order_relaxed) == ConnState::kOpen &&
+        !context_->stopping.load(std::memory_order_relaxed)) {
+      std::byte* const to = std::exchange(turn.next, turn.next + bytes.size());
+      CountAccepted(bytes.size(), worker().totals());
+      const std::error_category& no_error = context_->no_error;
+      std::memcpy(to, bytes.data(), bytes.size());
+      return {0, no_error};
+    }
+  }
+  return SendSlowly(bytes);
+}
+
+std::error_code ConnImpl::SendSlowly(std::span<const std::byte> bytes) {
   if (bytes.empty()) return {};
   return EventLoop::IsCurrent(context_->mailbox) ? SendOnLoop(bytes) : SendFromElsewhere(bytes);
 }
@@ -168,23 +193,7 @@ bool ConnImpl::QueuePending(std::size_t size) {
 
 // ---- The loop's thread.
 
-inline std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
-  Worker& worker = this->worker();
-  Worker::Turn& turn = worker.turn;
-  // Where bytes are charged ahead, `sending_` is empty and there is room for them in the turn's
-  // buffer.
-  const bool simple = turn.conn == this && bytes.size() <= turn.lump() &&
-                      pending_bytes_.load(std::memory_order_relaxed) == 0 &&
-                      state_.load(std::memory_order_relaxed) == ConnState::kOpen &&
-                      !context_->stopping.load(std::memory_order_relaxed);
-  if (!simple) return SendOnLoopSlowly(bytes);
-  std::memcpy(turn.next, bytes.data(), bytes.size());
-  turn.next += bytes.size();
-  CountAccepted(bytes.size(), worker.totals());
-  return {0, context_->no_error};
-}
-
-std::error_code ConnImpl::SendOnLoopSlowly(std::span<const std::byte> bytes) {
+std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
   if (const std::error_code error = CheckState()) return Refuse(error);
   Worker& worker = this->worker();
   if (!ChargeOnLoop(bytes.size())) {
@@ -232,12 +241,6 @@ bool ConnImpl::Enqueue(std::span<const std::byte> bytes) {
     return true;
   }
   return SpillTurn() && QueueBehind(bytes);
-}
-
-inline void ConnImpl::CountAccepted(std::size_t size, LoopTotals& totals) {
-  Add(accepted_bytes_, size);
-  Add(accepted_sends_, 1);
-  Add(totals.accepted_bytes, size);
 }
 
 // Moves what this turn has gathered to `sending_`.

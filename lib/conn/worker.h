@@ -38,7 +38,7 @@ struct LoopTotals {
 
 // `counter += n` for its only writer. Release: whoever reads a count sees those that were counted
 // before.
-inline void Add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
+[[gnu::always_inline]] inline void Add(std::atomic<std::uint64_t>& counter, std::uint64_t n) {
   counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_release);
 }
 
@@ -114,7 +114,8 @@ class Worker final : public Channel {
 
   // What a turn of a connection needs and the connection need not keep.
   struct Turn {
-    static constexpr std::size_t kCapacity = 256 << 10;
+    // Twice what a turn reads, so that an echo of it fits whatever is charged ahead.
+    static constexpr std::size_t kCapacity = 512 << 10;
 
     ConnImpl* conn = nullptr;  // whose turn it is
 
