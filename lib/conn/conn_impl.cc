@@ -293,6 +293,7 @@ void ConnImpl::HandlePosted() {
 
 void ConnImpl::HandleTimer() {
   BeginTurn();
+  FollowPause();  // asked for before the deadline, seen with it: the post comes later in the turn
   if (starved_) {
     starved_ = false;
     blocked_ = false;
