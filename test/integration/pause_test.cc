@@ -126,7 +126,7 @@ TEST_CASE("pausing again and again loses nothing of a Unix peer that has hung up
   const Payloads expected = Numbers(5000);
   REQUIRE(scene.peer.SendAll(Frames({"pause"}) + Frames(expected)));
   scene.peer.Close();
-  while (scene.closed() == 0) {
+  for (int i = 0; i < 1000 && scene.closed() == 0; ++i) {
     scene.paused->PauseRecv();
     REQUIRE(scene.TurnsPass());
     scene.paused->ResumeRecv();
