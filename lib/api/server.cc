@@ -113,10 +113,13 @@ std::error_code Server::Inside::Listen(std::string_view address) {
   if (resolution.error) return resolution.error;
   UniqueFd fd;
   SocketFile file;
-  const std::error_code error = internal::OpenListener(
+  std::error_code error = internal::OpenListener(
       resolution.addresses.front(), resolution.any_family,
       {.backlog = options_.backlog, .reuse_port = options_.reuse_port, .tcp = tcp_}, &fd, &file);
-  return error ? error : AddListener(fd, file, nullptr);
+  if (error) return error;
+  error = AddListener(fd, file, nullptr);
+  if (error) file.RemoveIfStillOurs();
+  return error;
 }
 
 std::error_code Server::Inside::Adopt(int fd) {
