@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <xtcp/error.h>
 
 #include <cstring>
 #include <new>
@@ -87,8 +88,12 @@ void Acceptor::Take(AcceptResult accepted) {
       socket.ends = ConnectionEnds(own, accepted.peer);
       socket.fd = std::move(accepted.fd);
     } catch (const std::bad_alloc&) {
-      // Without a descriptor the sink counts it as refused.
+      error = Errc::kNoMemory;
     }
+  }
+  // Without a descriptor the sink counts it as refused.
+  if (error) {
+    XTCP_LOG_LIMITED(loop_->Now(), kWarn, "a connection was refused: %s", error.message().c_str());
   }
   sink_->Accepted(std::move(socket));
 }
