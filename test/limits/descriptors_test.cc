@@ -1,5 +1,9 @@
 // A server that runs out of descriptors, in a process of its own: on the real kernel, 64 of them
 // and 500 clients.
+//
+// Not in the asan variant: there each first call of a virtual method opens a pipe to see whether
+// the object can be read, and takes a pipe that it does not get for a bad object. The injected
+// errors of test/fault go the same ways.
 
 #include <fcntl.h>
 #include <poll.h>
@@ -29,6 +33,8 @@
 #include "support/raw_peer.h"
 #include "support/test_protocol.h"
 #include "support/test_server.h"
+
+#if !defined(__SANITIZE_ADDRESS__)
 
 extern char** environ;
 
@@ -242,3 +248,5 @@ TEST_CASE("a server out of descriptors rests, serves whom it has, and goes on", 
 
 }  // namespace
 }  // namespace xtcp::test
+
+#endif
