@@ -1,5 +1,7 @@
 // Pausing and the deadlines, on a clock that the test moves.
 
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <memory>
@@ -18,7 +20,8 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 // A server on a clock of its own, and a connection that talks all the time: after a round trip of
-// its, the loop has looked at the time of the step before.
+// its, the loop has looked at the time of the step before. On a Unix address, since there the
+// kernel takes at once what it can.
 struct Timed {
   explicit Timed(Options options) {
     events = std::make_shared<EventRecorder>();
@@ -30,10 +33,11 @@ struct Timed {
       }
       Echo(conn, payload);
     };
-    server = std::make_unique<TestServer>(events, options);
-    talker = RawPeer(server->port());
+    server = std::make_unique<TestServer>(events, options,
+                                          "unix:@xtcp_limits_" + std::to_string(::getpid()));
+    talker = RawPeer(server->address());
     REQUIRE(events->WaitForAccepted(1));
-    victim = RawPeer(server->port());
+    victim = RawPeer(server->address());
     REQUIRE(events->WaitForAccepted(2));
     paused = events->conn(1);
   }
