@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -150,6 +152,28 @@ TEST_CASE("while paused the write deadline and a stop's linger run on", "[M18][M
   timed.Pass(milliseconds(400));
   timed.RequireEnd(stop ? CloseReason::kLingerTimeout : CloseReason::kWriteDeadline);
   REQUIRE(timed.server->Finish() == "");
+}
+
+TEST_CASE("output that waits brings back a paused connection whose peer has hung up", "[M18][B6]") {
+  // A kernel that says EAGAIN, and EPIPE when it is asked again.
+  FaultPlan plan;
+  auto events = std::make_shared<EventRecorder>();
+  std::atomic<int> descriptor{-1};
+  events->on_accept = [&](const ConnPtr& conn) {
+    conn->PauseRecv();
+    descriptor = conn->Descriptor();
+  };
+  TestServer server(events, {}, "unix:@xtcp_limits_" + std::to_string(::getpid()));
+  RawPeer peer(server.address());
+  REQUIRE(WaitUntil([&] { return descriptor >= 0; }));
+  peer.Close();
+  plan.Add({.site = Site::kSendMsg, .error = EAGAIN, .fd = descriptor});
+  REQUIRE_FALSE(events->conn()->Send("into the void"));
+  REQUIRE(events->WaitForClosed(1));
+  CHECK(events->conn()->Stats().reason == CloseReason::kPeerReset);
+  CHECK(events->conn()->Stats().unsent_bytes() == 13);
+  CHECK(plan.injected() == 1);
+  REQUIRE(server.Finish() == "");
 }
 
 }  // namespace
