@@ -85,7 +85,8 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
   std::vector<std::thread> threads_;  // of the workers but the first
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   std::size_t max_connections_ = 0;
-  std::size_t next_worker_ = 0;  // first worker's thread only
+  std::size_t next_worker_ = 0;         // first worker's thread only
+  internal::AcceptPause accept_pause_;  // likewise
 
   mutable internal::Mutex mu_;
   internal::CondVar ended_;
@@ -112,10 +113,13 @@ std::error_code Server::Inside::Listen(std::string_view address) {
   if (resolution.error) return resolution.error;
   UniqueFd fd;
   SocketFile file;
-  const std::error_code error = internal::OpenListener(
+  std::error_code error = internal::OpenListener(
       resolution.addresses.front(), resolution.any_family,
       {.backlog = options_.backlog, .reuse_port = options_.reuse_port, .tcp = tcp_}, &fd, &file);
-  return error ? error : AddListener(fd, file, nullptr);
+  if (error) return error;
+  error = AddListener(fd, file, nullptr);
+  if (error) file.RemoveIfStillOurs();
+  return error;
 }
 
 std::error_code Server::Inside::Adopt(int fd) {
@@ -208,7 +212,7 @@ std::error_code Server::Inside::StartAcceptors() {
     max_connections_ = limit.rlim_cur - std::min<rlim_t>(64, limit.rlim_cur / 2);
   }
   for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
-    const std::error_code error = acceptor->Start(workers_.front()->loop(), *this);
+    const std::error_code error = acceptor->Start(workers_.front()->loop(), *this, accept_pause_);
     if (error) return error;
   }
   return {};

@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <xtcp/error.h>
 
 #include <cstring>
 #include <new>
@@ -26,9 +27,10 @@ Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& 
   fd_ = std::move(fd);
 }
 
-std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink) {
+std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause) {
   loop_ = &loop;
   sink_ = &sink;
+  pause_ = &pause;
   return loop.Watch(this, EPOLLIN);
 }
 
@@ -43,6 +45,10 @@ void Acceptor::Close() {
 }
 
 void Acceptor::HandleEvents(std::uint32_t) {
+  if (loop_->Now() < pause_->until) {  // another listener has just failed
+    Sleep(pause_->until);
+    return;
+  }
   for (int i = 0; i < kAcceptsPerTurn && fd_.valid(); ++i) {
     AcceptResult accepted = Accept(fd_.get());
     const AcceptOutcome outcome = ClassifyAccept(accepted.error);
@@ -66,11 +72,8 @@ void Acceptor::HandleEvents(std::uint32_t) {
 }
 
 void Acceptor::HandleTimer() {
-  if (loop_->Rewatch(this, EPOLLIN)) {
-    loop_->Arm(this, loop_->Now() + kExhaustedPause);
-    return;
-  }
-  HandleEvents(EPOLLIN);
+  // It does not try at once: the poller knows which listeners have something to accept.
+  if (loop_->Rewatch(this, EPOLLIN)) loop_->Arm(this, loop_->Now() + kExhaustedPause);
 }
 
 void Acceptor::Take(AcceptResult accepted) {
@@ -85,20 +88,30 @@ void Acceptor::Take(AcceptResult accepted) {
       socket.ends = ConnectionEnds(own, accepted.peer);
       socket.fd = std::move(accepted.fd);
     } catch (const std::bad_alloc&) {
-      // Without a descriptor the sink counts it as refused.
+      error = Errc::kNoMemory;
     }
+  }
+  // Without a descriptor the sink counts it as refused.
+  if (error) {
+    XTCP_LOG_LIMITED(loop_->Now(), kWarn, "a connection was refused: %s", error.message().c_str());
   }
   sink_->Accepted(std::move(socket));
 }
 
 void Acceptor::Rest(int error) {
   const std::chrono::nanoseconds now = loop_->Now();
-  if (logged_at_.count() == 0 || now - logged_at_ >= std::chrono::seconds(1)) {
-    logged_at_ = now;
+  if (pause_->logged_at.count() == 0 || now - pause_->logged_at >= std::chrono::seconds(1)) {
+    pause_->logged_at = now;
     XTCP_LOG(kWarn, "accepting rests for lack of descriptors or memory: %s",
              std::error_code(error, std::system_category()).message().c_str());
   }
-  if (!loop_->Rewatch(this, 0)) loop_->Arm(this, now + kExhaustedPause);
+  pause_->until = now + kExhaustedPause;
+  // Behind the others, so that the next descriptor is theirs.
+  Sleep(pause_->until + std::chrono::nanoseconds(1));
+}
+
+void Acceptor::Sleep(std::chrono::nanoseconds until) {
+  if (!loop_->Rewatch(this, 0)) loop_->Arm(this, until);
 }
 
 }  // namespace xtcp::internal

@@ -31,6 +31,13 @@ class AcceptSink {
   ~AcceptSink() = default;
 };
 
+// What the listeners of a server share: where descriptors or memory run out, all of them together
+// try no more often, and log no more, than one would (R4).
+struct AcceptPause {
+  std::chrono::nanoseconds until{0};  // nobody accepts before
+  std::chrono::nanoseconds logged_at{0};
+};
+
 // A listening socket. Where descriptors or memory run out it stops watching, and tries again a
 // little later (R4): a readable listener that cannot be accepted from would wake the loop for ever.
 class Acceptor final : public Channel {
@@ -42,8 +49,8 @@ class Acceptor final : public Channel {
            const TcpOptions* apply);
   ~Acceptor() { Close(); }
 
-  // Begins to accept on `loop`. Both must outlive the acceptor.
-  std::error_code Start(EventLoop& loop, AcceptSink& sink);
+  // Begins to accept on `loop`. All must outlive the acceptor.
+  std::error_code Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause);
 
   // Stops listening. On the loop's thread, or while no loop runs.
   void Close();
@@ -62,14 +69,15 @@ class Acceptor final : public Channel {
 
   void Take(AcceptResult accepted);
   void Rest(int error);
+  void Sleep(std::chrono::nanoseconds until);
 
   EventLoop* loop_ = nullptr;
   AcceptSink* sink_ = nullptr;
+  AcceptPause* pause_ = nullptr;
   const SocketAddress address_;
   const SocketFile file_;
   const TcpOptions* const apply_;
   const bool every_address_;  // then each socket has to be asked for its own
-  std::chrono::nanoseconds logged_at_{0};
 };
 
 }  // namespace xtcp::internal

@@ -293,6 +293,7 @@ void ConnImpl::HandlePosted() {
 
 void ConnImpl::HandleTimer() {
   BeginTurn();
+  FollowPause();  // asked for before the deadline, seen with it: the post comes later in the turn
   if (starved_) {
     starved_ = false;
     blocked_ = false;
@@ -402,7 +403,7 @@ void ConnImpl::Watch() {
     }
     if (blocked_ && write_error_ == 0) events |= EPOLLOUT;
   }
-  if (parked_) return;
+  if (parked_ && events == 0) return;  // output that waits wants to be tried again
   const std::error_code error = worker().loop().Rewatch(this, events);
   if (error) Close(CloseReason::kSystemError, error);
 }

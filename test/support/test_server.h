@@ -34,12 +34,20 @@ class TestServer {
  public:
   explicit TestServer(std::shared_ptr<EventRecorder> events, Options options = {},
                       std::string_view address = "127.0.0.1:0")
+      : TestServer(std::move(events), std::move(options),
+                   std::vector<std::string>{std::string(address)}) {}
+
+  // One that listens at several addresses.
+  TestServer(std::shared_ptr<EventRecorder> events, Options options,
+             const std::vector<std::string>& addresses)
       : events_(std::move(events)),
         server_(std::make_unique<Server>(WithDefaults(std::move(options), events_))) {
-    if (const std::error_code error = server_->Listen(address)) {
-      throw std::runtime_error("Listen " + std::string(address) + ": " + error.message());
+    for (const std::string& address : addresses) {
+      if (const std::error_code error = server_->Listen(address)) {
+        throw std::runtime_error("Listen " + address + ": " + error.message());
+      }
     }
-    address_ = server_->Addresses().at(0);
+    addresses_ = server_->Addresses();
     events_->AddUser();
     // The thread must not look at `server_`, which a test may destroy.
     thread_ = std::thread([this, server = server_.get()] {
@@ -57,8 +65,8 @@ class TestServer {
 
   Server* operator->() const { return server_.get(); }
   EventRecorder& events() const { return *events_; }
-  std::uint16_t port() const { return address_.Port(); }
-  std::string address() const { return address_.ToString(); }
+  std::uint16_t port(std::size_t i = 0) const { return addresses_.at(i).Port(); }
+  std::string address(std::size_t i = 0) const { return addresses_.at(i).ToString(); }
 
   // Waits for `Serve` to return without stopping it. False when the deadline passed first.
   bool WaitForEnd() { return ended_.Wait(); }
@@ -67,9 +75,9 @@ class TestServer {
   std::unique_ptr<Server> Release() { return std::move(server_); }
 
   // Stops with `mode`, waits for the end, joins, and checks what must hold for every server: the
-  // books, `Serve`'s result and, when nobody else uses it any more, the recorder. Returns what was
-  // wrong, a line each.
-  std::string Finish(StopMode mode = StopMode::kImmediately) {
+  // books, that `Serve` returned `expected` and, when nobody else uses it any more, the recorder.
+  // Returns what was wrong, a line each.
+  std::string Finish(StopMode mode = StopMode::kImmediately, std::error_code expected = {}) {
     std::string problems;
     if (server_ != nullptr) {
       WithinDeadline("a stop", [&] {
@@ -80,7 +88,7 @@ class TestServer {
     }
     if (!ended_.Wait(3 * kDeadline)) Die("Serve does not return");
     thread_.join();
-    if (served_) problems += "Serve returned " + served_.message() + "\n";
+    if (served_ != expected) problems += "Serve returned " + served_.message() + "\n";
     if (server_ != nullptr) problems += CheckBooks();
     if (events_->ReleaseUser()) problems += events_->Verify();
     return problems;
@@ -128,7 +136,7 @@ class TestServer {
 
   std::shared_ptr<EventRecorder> events_;
   std::unique_ptr<Server> server_;
-  Address address_;
+  std::vector<Address> addresses_;
   std::thread thread_;
   Signal ended_;
   std::error_code served_;

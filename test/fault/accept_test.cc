@@ -1,0 +1,210 @@
+// Each error of accept4(2), and what becomes of the listener.
+
+#include <sys/epoll.h>
+
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "support/event_recorder.h"
+#include "support/fault_control.h"
+#include "support/log_lines.h"
+#include "support/raw_peer.h"
+#include "support/test_protocol.h"
+#include "support/test_server.h"
+
+namespace xtcp::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::size_t kAlways = Fault::kAlways;
+
+std::error_code System(int error) { return {error, std::system_category()}; }
+
+std::shared_ptr<EventRecorder> NewEchoRecorder() {
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = Echo;
+  return events;
+}
+
+// A round trip: the loop has ended the turn of the one before.
+bool Answers(RawPeer& peer) { return peer.SendAll(Frame("x")) && peer.ReadFrame() == "x"; }
+
+std::vector<std::string> Loopbacks(std::size_t n) { return {n, "127.0.0.1:0"}; }
+
+TEST_CASE("an error of one connection in the queue is passed over", "[F1][F2]") {
+  FaultPlan plan;
+  const LogLines log;
+  auto events = NewEchoRecorder();
+  TestServer server(events);
+  RawPeer old(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  std::uint64_t counted = 0;
+  std::size_t accepted = 1;
+  for (const int error : {EINTR, ECONNABORTED, ECONNRESET, EPROTO, EPERM, ETIMEDOUT, ENETDOWN,
+                          ENOPROTOOPT, EHOSTDOWN, ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH}) {
+    CAPTURE(error);
+    const std::size_t injected = plan.injected();
+    plan.Add({.site = Site::kAccept4, .error = error, .times = 3});
+    RawPeer peer(server.port());
+    REQUIRE(events->WaitForAccepted(++accepted));
+    REQUIRE(Answers(peer));
+    REQUIRE(Answers(old));
+    REQUIRE(plan.injected() == injected + 3);
+    if (error != EINTR) counted += 3;
+    REQUIRE(server->Stats().accept_errors == counted);
+    plan.Clear();
+  }
+  REQUIRE(server->Stats().refused == 0);
+  REQUIRE(log.With("") == 0);  // it never rested
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("EAGAIN of accept is no error, and loses no connection", "[F2]") {
+  FaultPlan plan;
+  auto events = NewEchoRecorder();
+  TestServer server(events);
+  plan.Add({.site = Site::kAccept4, .error = EAGAIN, .times = 3});
+  RawPeer peer(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  REQUIRE(Answers(peer));
+  REQUIRE(plan.injected() == 3);
+  REQUIRE(server->Stats().accept_errors == 0);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("errors in the queue, however many, leave the loop to others", "[F2][R9]") {
+  constexpr std::size_t kErrors = 6400;
+  FaultPlan plan;
+  auto events = NewEchoRecorder();
+  TestServer server(events);
+  plan.Add({.site = Site::kAccept4, .error = EPROTO, .times = kErrors});
+  const std::uint64_t turns = CallsOf(Site::kEpollWait);
+  RawPeer peer(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  REQUIRE(plan.injected() == kErrors);
+  REQUIRE(CallsOf(Site::kEpollWait) - turns >= kErrors / 64);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("out of descriptors or memory the listeners of a server rest together",
+          "[M37][R4][R7][F2]") {
+  const int error = GENERATE(EMFILE, ENFILE, ENOBUFS, ENOMEM);
+  const std::size_t listeners = GENERATE(1u, 3u);
+  CAPTURE(error, listeners);
+  constexpr milliseconds kStep{5};
+  constexpr std::size_t kSeconds = 3;
+  FaultPlan plan;
+  VirtualClock clock;
+  const LogLines log;
+  auto events = NewEchoRecorder();
+  TestServer server(events, {}, Loopbacks(listeners));
+  RawPeer old(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  plan.Add({.site = Site::kAccept4, .error = error, .times = kAlways});
+  std::vector<RawPeer> waiting;
+  for (std::size_t i = 0; i < listeners; ++i) {
+    waiting.emplace_back(server.port(i));
+    waiting.emplace_back(server.port(i));
+  }
+  REQUIRE(WaitUntil([&] { return plan.injected() > 0; }));
+  for (milliseconds time{0}; time < std::chrono::seconds(kSeconds); time += kStep) {
+    REQUIRE(Answers(old));
+    clock.Advance(kStep);
+  }
+  REQUIRE(Answers(old));
+  const std::size_t attempts = plan.injected();
+  CHECK(attempts <= 20 * kSeconds + 1);
+  CHECK(attempts >= kSeconds * 1000 / 100);  // or it could not go on within 100 ms
+  CHECK(log.With("accepting rests") <= kSeconds + 1);
+  CHECK(log.With("accepting rests") >= kSeconds);
+  CHECK(server->Stats().accept_errors == attempts);
+  CHECK(events->totals().accepted == 1);
+
+  // 100 ms of this clock, and all are in.
+  plan.Clear();
+  for (milliseconds time{0}; time < milliseconds(100); time += kStep) {
+    REQUIRE(Answers(old));
+    clock.Advance(kStep);
+  }
+  REQUIRE(events->WaitForAccepted(1 + waiting.size()));
+  for (RawPeer& peer : waiting) REQUIRE(Answers(peer));
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a listener that is short of descriptors does not starve the others", "[M37][R4]") {
+  constexpr std::size_t kDescriptors = 6;
+  FaultPlan plan;
+  VirtualClock clock;
+  auto events = NewEchoRecorder();
+  TestServer server(events, {}, Loopbacks(2));
+  RawPeer old(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  REQUIRE(Answers(old));
+  // The first call fails, and so does each second one from then on: as if one descriptor at a time
+  // came free. A call that fails is not seen by the faults behind it.
+  for (std::size_t i = 1; i <= kDescriptors; ++i) {
+    plan.Add({.site = Site::kAccept4, .error = EMFILE, .first = i});
+  }
+  plan.Add({.site = Site::kAccept4, .error = EMFILE, .first = kDescriptors + 1, .times = kAlways});
+  std::vector<RawPeer> waiting;
+  for (std::size_t i = 0; i < kDescriptors; ++i) {
+    waiting.emplace_back(server.port(0));
+    waiting.emplace_back(server.port(1));
+  }
+  REQUIRE(WaitUntil([&] {
+    clock.Advance(milliseconds(5));
+    return events->totals().accepted == 1 + kDescriptors;
+  }));
+  std::size_t of_first = 0;
+  for (const auto& connection : events->connections()) {
+    of_first += connection.conn->LocalAddress().Port() == server.port(0);
+  }
+  REQUIRE(of_first - 1 == kDescriptors / 2);
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a listener that died leaves the others and the connections alone", "[F2][M34]") {
+  const int error = GENERATE(EBADF, EINVAL, ENOTSOCK);
+  CAPTURE(error);
+  FaultPlan plan;
+  const LogLines log;
+  auto events = NewEchoRecorder();
+  TestServer server(events, {}, Loopbacks(2));
+  RawPeer old(server.port(0));
+  REQUIRE(events->WaitForAccepted(1));
+  plan.Add({.site = Site::kAccept4, .error = error});
+  RawPeer lost(server.port(0));
+  REQUIRE(lost.ReadAll() == End::kReset);  // its listener was closed
+  REQUIRE(log.With("a listener died") == 1);
+  REQUIRE(server->Stats().accept_errors == 1);
+  REQUIRE_FALSE(RawPeer(server.port(0)).connected());
+  RawPeer other(server.port(1));
+  REQUIRE(events->WaitForAccepted(2));
+  REQUIRE(Answers(other));
+  REQUIRE(Answers(old));
+  REQUIRE_FALSE(server->IsStopped());
+
+  // The last one: a graceful stop, and `Serve` says why.
+  plan.Add({.site = Site::kAccept4, .error = error});
+  RawPeer last(server.port(1));
+  for (RawPeer* peer : {&old, &other}) {
+    REQUIRE(peer->ReadAll() == End::kEof);
+    peer->Close();
+  }
+  REQUIRE(server.WaitForEnd());
+  REQUIRE(log.With("a listener died") == 2);
+  for (const auto& connection : events->connections()) {
+    REQUIRE(connection.at_closed.reason == CloseReason::kLocalStop);
+  }
+  REQUIRE(server.Finish(StopMode::kImmediately, System(error)) == "");
+}
+
+}  // namespace
+}  // namespace xtcp::test
