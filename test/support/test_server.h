@@ -67,9 +67,9 @@ class TestServer {
   std::unique_ptr<Server> Release() { return std::move(server_); }
 
   // Stops with `mode`, waits for the end, joins, and checks what must hold for every server: the
-  // books, `Serve`'s result and, when nobody else uses it any more, the recorder. Returns what was
-  // wrong, a line each.
-  std::string Finish(StopMode mode = StopMode::kImmediately) {
+  // books, that `Serve` returned `expected` and, when nobody else uses it any more, the recorder.
+  // Returns what was wrong, a line each.
+  std::string Finish(StopMode mode = StopMode::kImmediately, std::error_code expected = {}) {
     std::string problems;
     if (server_ != nullptr) {
       WithinDeadline("a stop", [&] {
@@ -80,7 +80,7 @@ class TestServer {
     }
     if (!ended_.Wait(3 * kDeadline)) Die("Serve does not return");
     thread_.join();
-    if (served_) problems += "Serve returned " + served_.message() + "\n";
+    if (served_ != expected) problems += "Serve returned " + served_.message() + "\n";
     if (server_ != nullptr) problems += CheckBooks();
     if (events_->ReleaseUser()) problems += events_->Verify();
     return problems;
