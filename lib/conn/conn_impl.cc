@@ -293,6 +293,7 @@ void ConnImpl::HandlePosted() {
 
 void ConnImpl::HandleTimer() {
   BeginTurn();
+  FollowPause();  // one that another thread asked for, and whose post is still on its way
   if (starved_) {
     starved_ = false;
     blocked_ = false;

@@ -274,6 +274,25 @@ TEST_CASE("bytes taken during a pause count, too", "[M18][R8]") {
   t.MustEndIn(10s, CloseReason::kReadDeadline);
 }
 
+TEST_CASE("a pause counts from when it was asked for, however busy the loop is", "[M18][R8]") {
+  Options options;
+  options.read_deadline = 10s;
+  Timed t(options);
+  // The deadline falls due before the loop has come to the pause.
+  t.no_faults.Add({.site = Site::kEpollWait, .act = [&](int) {
+                     t.one.conn->PauseRecv();
+                     t.clock.Advance(1h);
+                   }});
+  t.FromPeer(Frame("x"));
+  REQUIRE(t.no_faults.injected() == 1);
+  REQUIRE_FALSE(t.one.closed());
+  REQUIRE(t.one.peer.SendAll(Frame("arrived meanwhile")));
+  t.one.conn->ResumeRecv();
+  REQUIRE(t.one.events->WaitForPackets(2));
+  REQUIRE(t.clock.Settle());
+  t.MustEndIn(10s, CloseReason::kReadDeadline);
+}
+
 TEST_CASE("after a graceful stop only linger_timeout counts", "[M19][R8][E5]") {
   Options options;
   options.linger_timeout = 20s;
