@@ -1,0 +1,426 @@
+// A dial that fails, takes long, has several addresses to try, or is stopped, at each of its calls.
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <catch2/catch.hpp>
+#include <cerrno>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "support/event_recorder.h"
+#include "support/fake_names.h"
+#include "support/fault_control.h"
+#include "support/raw_peer.h"
+#include "support/test_client.h"
+#include "support/test_protocol.h"
+
+namespace xtcp::test {
+namespace {
+
+using namespace std::chrono_literals;
+using std::chrono::milliseconds;
+
+std::error_code System(int error) { return {error, std::system_category()}; }
+
+// What a dial returned that ends without help.
+std::error_code Dial(const ConnPtr& conn, std::string_view address) {
+  std::error_code result;
+  WithinDeadline("a dial", [&] { result = conn->DialAndServe(address); });
+  return result;
+}
+
+std::error_code FailedDial(std::string_view address, Options options = {}) {
+  auto events = std::make_shared<EventRecorder>();
+  const ConnPtr conn = NewConn(WithDefaults(std::move(options), events));
+  REQUIRE_FALSE(conn->Send("lost"));
+  const std::error_code error = Dial(conn, address);
+  REQUIRE(conn->Stats().reason == CloseReason::kConnectFailed);
+  REQUIRE(conn->Stats().error == error);
+  REQUIRE(conn->Stats().unsent_bytes() == 4);
+  REQUIRE(events->Verify() == "");
+  REQUIRE(events->connections().empty());
+  return error;
+}
+
+// A listener whose queue is full: it drops further SYNs, so a connect to it hangs.
+struct HungListener {
+  RawListener listener{0};
+  RawPeer fills_it{listener.port()};
+
+  std::string name() const { return "some.name:" + std::to_string(listener.port()); }
+};
+
+// A dial to a name, with a clock that the test moves; its connects hang.
+struct HungDial {
+  HungDial(std::size_t addresses, milliseconds connect_timeout)
+      : names(std::vector<std::string>(addresses, "127.0.0.1")) {
+    Options options;
+    options.connect_timeout = connect_timeout;
+    client = std::make_unique<TestClient>(std::make_shared<EventRecorder>(), options);
+  }
+
+  void Begin() {
+    client->Dial(hung.name());
+    REQUIRE(WaitUntil([&] { return connects() > 0; }));
+    REQUIRE(clock.Settle());
+  }
+
+  void Pass(milliseconds time) {
+    clock.Advance(time);
+    REQUIRE(clock.Settle());
+  }
+
+  // The address that is tried has this much time, then the next one is tried.
+  void MustGoOnIn(milliseconds time) {
+    const std::uint64_t before = connects();
+    Pass(time - 1ms);
+    REQUIRE(connects() == before);
+    Pass(2ms);
+    REQUIRE(connects() == before + 1);
+  }
+
+  void MustEndIn(milliseconds time) {
+    Pass(time - 1ms);
+    REQUIRE_FALSE(client->conn()->IsStopped());
+    REQUIRE(client->conn()->Stats().reason == CloseReason::kNone);
+    clock.Advance(2ms);
+    REQUIRE(client->Wait() == std::errc::timed_out);
+    REQUIRE(client->Finish(StopMode::kImmediately, System(ETIMEDOUT)) == "");
+    REQUIRE(client->conn()->Stats().error == std::errc::timed_out);
+  }
+
+  std::uint64_t connects() const { return CallsOf(Site::kConnect) - connects_before; }
+
+  const std::uint64_t connects_before = CallsOf(Site::kConnect);
+  FaultPlan plan;
+  VirtualClock clock;
+  FakeNames names;
+  HungListener hung;
+  std::unique_ptr<TestClient> client;
+};
+
+TEST_CASE("a connect that fails at once or later says why", "[M31][F2]") {
+  RawListener listener;
+  for (const int error : {ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, ETIMEDOUT, EACCES}) {
+    CAPTURE(error);
+    FaultPlan plan;
+    plan.Add({.site = Site::kConnect, .error = error});
+    REQUIRE(FailedDial(listener.address()) == System(error));
+    plan.Add({.site = Site::kGetSockOpt, .error = error, .operation = SO_ERROR});
+    REQUIRE(FailedDial(listener.address()) == System(error));
+    REQUIRE(plan.injected() == 2);
+  }
+  // The queue of a Unix socket is full: connect(2) says EAGAIN.
+  RawListener local("unix:@xtcp-dial-" + std::to_string(::getpid()), 0);
+  RawPeer fills_it(local.address());
+  REQUIRE(FailedDial(local.address()) == System(EAGAIN));
+}
+
+TEST_CASE("a dial that cannot even begin says why", "[M31][F2]") {
+  RawListener listener;
+  struct {
+    Site site;
+    int error;
+    int operation;
+  } const table[] = {
+      {Site::kEpollCreate, EMFILE, Fault::kAny}, {Site::kEventFd, ENFILE, Fault::kAny},
+      {Site::kSocket, EMFILE, Fault::kAny},      {Site::kEpollCtl, ENOMEM, EPOLL_CTL_ADD},
+      {Site::kEpollWait, EBADF, Fault::kAny},
+  };
+  for (const auto& [site, error, operation] : table) {
+    CAPTURE(static_cast<int>(site));
+    FaultPlan plan;
+    plan.Add({.site = site, .error = error, .operation = operation});
+    REQUIRE(FailedDial(listener.address()) == System(error));
+    REQUIRE(plan.injected() == 1);
+  }
+  FaultPlan plan;
+  plan.Add({.site = Site::kGetAddrInfo, .error = EAI_NONAME});
+  REQUIRE(FailedDial("some.name:80") == Errc::kHostNotFound);
+}
+
+TEST_CASE("however a connection ended, the dial that made it has no error", "[M31]") {
+  Options options;
+  options.max_packet_size = 100;
+  RawListener listener;
+  const auto end = [&](auto how, CloseReason reason) {
+    TestClient client(std::make_shared<EventRecorder>(), listener.address(), options);
+    RawPeer peer = listener.Accept();
+    REQUIRE(client.events().WaitForConnected(1));
+    how(client.conn(), peer);
+    REQUIRE_FALSE(client.Wait());
+    REQUIRE(client.Finish() == "");
+    REQUIRE(client->Stats().reason == reason);
+  };
+  const auto send = [](std::string bytes) {
+    return [bytes](const ConnPtr&, RawPeer& peer) { static_cast<void>(peer.SendAll(bytes)); };
+  };
+  const auto stop = [](StopMode mode) {
+    return [mode](const ConnPtr& conn, RawPeer& peer) {
+      static_cast<void>(conn->Stop(mode));
+      peer.HalfClose();
+    };
+  };
+  end([](const ConnPtr&, RawPeer& peer) { peer.Close(); }, CloseReason::kPeerClosed);
+  end([](const ConnPtr&, RawPeer& peer) { peer.Reset(); }, CloseReason::kPeerReset);
+  end(send(Header(1000) + std::string(1000, 'x')), CloseReason::kPacketTooLarge);
+  end(send(MarkedFrame(Marker::kNoResync)), CloseReason::kProtocolError);
+  end(stop(StopMode::kImmediately), CloseReason::kLocalStop);
+  end(stop(StopMode::kGracefullyButNotWait), CloseReason::kLocalStop);
+}
+
+TEST_CASE("each address has an equal share of the time that is left", "[M32][R8]") {
+  SECTION("three that hang") {
+    HungDial dial(3, 9s);
+    dial.Begin();
+    dial.MustGoOnIn(3s);
+    dial.MustGoOnIn(3s);
+    dial.MustEndIn(3s - 2ms);
+  }
+  SECTION("what one does not use is for the others") {
+    HungDial dial(4, 12s);
+    dial.plan.Add({.site = Site::kConnect, .error = ECONNREFUSED, .times = 2});
+    dial.Begin();
+    REQUIRE(dial.connects() == 3);
+    dial.MustGoOnIn(6s);
+    dial.MustEndIn(6s - 1ms);
+  }
+  SECTION("one has all of it") {
+    HungDial dial(1, 9s);
+    dial.Begin();
+    dial.MustEndIn(9s);
+  }
+  SECTION("the look-up takes none of it") {
+    HungDial dial(2, 9s);
+    dial.plan.Add({.site = Site::kGetAddrInfo, .act = [&](int) { dial.clock.Advance(1h); }});
+    dial.Begin();
+    dial.MustGoOnIn(4500ms);
+    dial.MustEndIn(4500ms - 1ms);
+  }
+}
+
+TEST_CASE("without connect_timeout only the system gives up", "[M32]") {
+  HungDial dial(2, 0ms);
+  dial.Begin();
+  const std::uint64_t waits = CallsOf(Site::kEpollWait);
+  dial.Pass(100h);
+  REQUIRE(dial.connects() == 1);
+  REQUIRE(CallsOf(Site::kEpollWait) == waits);
+  REQUIRE(dial.client->Finish(StopMode::kImmediately, Errc::kStopped) == "");
+}
+
+TEST_CASE("all addresses are tried, and the last error is returned", "[M31][M32]") {
+  const FakeNames names({"127.0.0.1", "::1", "127.0.0.1", "127.0.0.1"});
+  FaultPlan plan;
+  const std::array errors = {ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, EACCES};
+  for (std::size_t i = 0; i < errors.size(); ++i) {
+    plan.Add({.site = Site::kConnect, .error = errors[i]});
+  }
+  const std::uint64_t before = CallsOf(Site::kConnect);
+  REQUIRE(FailedDial("some.name:80") == System(EACCES));
+  REQUIRE(CallsOf(Site::kConnect) == before + 4);
+}
+
+TEST_CASE("whatever is wrong with the first address, the second one is tried", "[M32][M33]") {
+  const FakeNames names({"127.0.0.1", "127.0.0.1"});
+  RawListener listener;
+  const std::string name = "some.name:" + std::to_string(listener.port());
+  const std::vector<Fault> faults = {
+      {.site = Site::kSocket, .error = EAFNOSUPPORT},
+      {.site = Site::kConnect, .error = ENETUNREACH},
+      {.site = Site::kGetSockOpt, .error = ECONNREFUSED, .operation = SO_ERROR},
+      {.site = Site::kEpollCtl, .error = ENOMEM, .first = 2, .operation = EPOLL_CTL_ADD},
+  };
+  for (const Fault& fault : faults) {
+    CAPTURE(static_cast<int>(fault.site));
+    FaultPlan plan;
+    plan.Add(fault);
+    TestClient client(std::make_shared<EventRecorder>());
+    REQUIRE_FALSE(client->Send("kept"));
+    client.Dial(name);
+    REQUIRE(client.events().WaitForConnected(1));
+    REQUIRE(plan.injected() == 1);
+    // A connect that was given up may have stood for the listener.
+    std::string bytes;
+    while (bytes != "kept") {
+      RawPeer peer = listener.Accept();
+      REQUIRE(peer.connected());
+      bytes.clear();
+      if (peer.ReadExactly(4, &bytes) != End::kOpen) bytes.clear();
+    }
+    REQUIRE(client.Finish() == "");
+  }
+}
+
+TEST_CASE("bytes that were queued at any time before it stands go first, in order", "[M32][M33]") {
+  HungDial dial(2, 10s);
+  dial.client->events().on_connected = [](const ConnPtr& conn) {
+    static_cast<void>(conn->Send("3 in kConnected"));
+  };
+  ConnPtr conn = dial.client->conn();
+  REQUIRE_FALSE(conn->Send("1 before the dial, "));
+  dial.Begin();
+  REQUIRE_FALSE(conn->Send("2 while it hangs, "));
+  REQUIRE(dial.clock.Settle());
+  REQUIRE(dial.connects() == 1);
+  REQUIRE(conn->Descriptor() == -1);
+  // The queue has room again, so the second address stands.
+  REQUIRE(dial.hung.listener.Accept().connected());
+  dial.Pass(5s);
+  REQUIRE(dial.client->events().WaitForConnected(1));
+  RawPeer peer = dial.hung.listener.Accept();
+  const std::string expected = "1 before the dial, 2 while it hangs, 3 in kConnected";
+  std::string bytes;
+  REQUIRE(peer.ReadExactly(expected.size(), &bytes) == End::kOpen);
+  REQUIRE(bytes == expected);
+  REQUIRE(dial.client->Finish() == "");
+}
+
+TEST_CASE("a connection to oneself is a refused one", "[M31]") {
+  // A connect to a port of the ephemeral range may be given that very port as its own: then TCP
+  // connects the socket to itself (RFC 9293, 3.5, simultaneous open).
+  FaultPlan plan;
+  const std::uint16_t port = RawListener().port();
+  plan.Add({.site = Site::kConnect, .act = [&](int fd) {
+              sockaddr_in own{};
+              own.sin_family = AF_INET;
+              own.sin_port = htons(port);
+              own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+              if (::bind(fd, reinterpret_cast<const sockaddr*>(&own), sizeof own) != 0) {
+                AddViolation("the port is taken");
+              }
+            }});
+  REQUIRE(FailedDial("127.0.0.1:" + std::to_string(port)) == System(ECONNREFUSED));
+  REQUIRE(plan.injected() == 1);
+}
+
+TEST_CASE("a stop during the look-up returns at once, the dial when the look-up does",
+          "[M22][M32]") {
+  FaultPlan plan;
+  RawListener listener;
+  Signal looks_up, answer;
+  plan.Add({.site = Site::kGetAddrInfo, .act = [&](int) {
+              looks_up.Set();
+              static_cast<void>(answer.Wait());
+            }});
+  const FakeNames names({"127.0.0.1"});
+  TestClient client(std::make_shared<EventRecorder>(),
+                    "some.name:" + std::to_string(listener.port()));
+  REQUIRE(looks_up.Wait());
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
+  WithinDeadline("a stop", [&] { static_cast<void>(client->Stop(mode)); });
+  REQUIRE(client->IsStopped());
+  REQUIRE(client->Send("x") == Errc::kStopping);
+  REQUIRE(client->Stats().reason == CloseReason::kNone);  // the dial still runs
+  const std::uint64_t sockets = CallsOf(Site::kSocket);
+  answer.Set();
+  REQUIRE(client.Wait() == Errc::kStopped);
+  REQUIRE(CallsOf(Site::kSocket) == sockets);
+  REQUIRE(client.Finish(mode, Errc::kStopped) == "");
+}
+
+constexpr std::array kCallsOfADial = {Site::kGetAddrInfo, Site::kEpollCreate, Site::kEventFd,
+                                      Site::kEpollCtl,    Site::kEpollWait,   Site::kSocket,
+                                      Site::kSetSockOpt,  Site::kConnect,     Site::kGetSockOpt,
+                                      Site::kGetSockName, Site::kGetPeerName, Site::kNow};
+
+// Stops a dial inside the nth call of a kind, and gives what it returned; none when no such call
+// came.
+std::optional<std::error_code> StopInside(Site site, std::size_t nth, StopMode mode,
+                                          RawListener& listener, bool* stood) {
+  FaultPlan plan;
+  VirtualClock clock;
+  const FakeNames names({"127.0.0.1"});
+  auto events = std::make_shared<EventRecorder>();
+  const ConnPtr conn = NewConn(WithDefaults({}, events));
+  const std::uint64_t connects = CallsOf(Site::kConnect);
+  Signal ended;
+  std::error_code result;
+  plan.Add({.site = site, .first = nth, .act = [&](int) { static_cast<void>(conn->Stop(mode)); }});
+  std::thread dialling([&] {
+    result = conn->DialAndServe("some.name:" + std::to_string(listener.port()));
+    ended.Set();
+  });
+  REQUIRE(WaitUntil([&] { return ended.IsSet() || CallsOf(Site::kConnect) > connects; }));
+  REQUIRE(clock.Settle());
+  const bool reached = plan.injected() > 0;
+  static_cast<void>(conn->Stop(mode));  // where that call did not come
+  REQUIRE(clock.Settle());
+  *stood = events->totals().connected > 0;
+  // A graceful stop waits for the peer's end of stream.
+  if (*stood) REQUIRE(listener.Accept().connected());
+  WithinDeadline("a dial", [&] { dialling.join(); });
+  REQUIRE(conn->IsStopped());
+  REQUIRE(conn->Stats().reason == (*stood ? CloseReason::kLocalStop : CloseReason::kConnectFailed));
+  REQUIRE(events->Verify() == "");
+  if (!reached) return std::nullopt;
+  return result;
+}
+
+TEST_CASE("a dial that hangs may be stopped inside each of its calls", "[M22][M31][M32][S5]") {
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
+  HungListener hung;
+  int moments = 0;
+  for (const Site site : kCallsOfADial) {
+    for (std::size_t nth = 1; nth < 50; ++nth) {
+      CAPTURE(static_cast<int>(site), nth);
+      bool stood = false;
+      const auto result = StopInside(site, nth, mode, hung.listener, &stood);
+      REQUIRE_FALSE(stood);
+      if (!result) break;
+      REQUIRE(*result == Errc::kStopped);
+      ++moments;
+    }
+  }
+  REQUIRE(moments > 10);
+}
+
+TEST_CASE("a dial that stands may be stopped inside each of its calls", "[M22][M31][S5]") {
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
+  RawListener listener;
+  int stopped = 0, served = 0;
+  for (const Site site : kCallsOfADial) {
+    for (std::size_t nth = 1; nth < 50; ++nth) {
+      CAPTURE(static_cast<int>(site), nth);
+      bool stood = false;
+      const auto result = StopInside(site, nth, mode, listener, &stood);
+      // Its connect may have stood for the listener all the same.
+      if (!stood) static_cast<void>(listener.Accept(0ms));
+      if (!result) break;
+      REQUIRE(*result == (stood ? std::error_code() : Errc::kStopped));
+      ++(stood ? served : stopped);
+    }
+  }
+  REQUIRE(stopped > 4);
+  REQUIRE(served > 4);
+}
+
+TEST_CASE("a dialled connection ignores what is for servers", "[M33]") {
+  FaultPlan plan;
+  plan.Add({.site = Site::kSetSockOpt, .operation = SO_REUSEPORT});
+  Options options;
+  options.loops = 8;
+  options.backlog = 1;
+  options.reuse_port = true;
+  options.max_connections = 1;
+  const std::uint64_t threads = CallsOf(Site::kStartThread);
+  RawListener listener;
+  TestClient client(std::make_shared<EventRecorder>(), listener.address(), options);
+  REQUIRE(client.events().WaitForConnected(1));
+  REQUIRE(client.Finish() == "");
+  REQUIRE(CallsOf(Site::kStartThread) == threads);
+  REQUIRE(plan.injected() == 0);
+}
+
+}  // namespace
+}  // namespace xtcp::test
