@@ -38,7 +38,9 @@ TEST_CASE("without a deadline idle loops sleep for ever", "[R7]") {
   events->on_recv = [](const ConnPtr& conn, std::string_view payload) {
     if (payload == "pause") conn->PauseRecv();
   };
+  const std::uint64_t threads = CallsOf(Site::kStartThread);
   TestServer server(events, options);
+  REQUIRE(WaitUntil([&] { return CallsOf(Site::kStartThread) == threads + 2; }));
   SECTION("no connection") { REQUIRE(WakeUps(clock, 100s) == 0); }
   SECTION("connections of every kind of quiet") {
     TestClient client(events, server.address());

@@ -467,7 +467,11 @@ int FcntlSet(int fd, int command, int flags) {
 }
 
 int EpollCreate() {
-  return Make(Judge(Site::kEpollCreate), [] { return Own(::epoll_create1(EPOLL_CLOEXEC)); });
+  return Make(Judge(Site::kEpollCreate), [] {
+    const int fd = Own(::epoll_create1(EPOLL_CLOEXEC));
+    test::NoteSleep(fd, test::kBusy);  // its loop is about to run
+    return fd;
+  });
 }
 
 int EpollCtl(int epoll_fd, int operation, int fd, epoll_event* event) {
