@@ -155,6 +155,20 @@ TEST_CASE("what is no listening stream socket stays the caller's", "[M34][M36]")
   REQUIRE(served.server.Serve() == Errc::kNotListening);
 }
 
+TEST_CASE("a descriptor is adopted once", "[M34]") {
+  Served served;
+  RawListener listener;
+  REQUIRE_FALSE(served.server.Adopt(listener.fd()));
+  REQUIRE(served.server.Adopt(listener.fd()) == Errc::kAlreadyUsed);
+  static_cast<void>(listener.Release());
+  REQUIRE(served.server.Addresses().size() == 1);
+  served.Start();
+  RawPeer peer(listener.port());
+  REQUIRE(Echoes(peer));
+  REQUIRE_FALSE(served.End());
+  REQUIRE(served.problems == "");
+}
+
 TEST_CASE("Serve without a listener says so, and may be called again with one", "[M34]") {
   Served served;
   REQUIRE(served.server.Serve() == Errc::kNotListening);
