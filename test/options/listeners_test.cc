@@ -299,21 +299,21 @@ TEST_CASE("without descriptors accepting rests, and comes back", "[M37][R4]") {
   RawPeer waits(server.port());
   REQUIRE(clock.Settle());
   const std::uint64_t attempts = CallsOf(Site::kAccept4);
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 300; ++i) {
     clock.Advance(10ms);
     REQUIRE(clock.Settle());
   }
-  // At most 20 attempts and one line in a second, no gap of more than 100 ms; over ten seconds.
-  REQUIRE(CallsOf(Site::kAccept4) - attempts <= 200);
-  REQUIRE(CallsOf(Site::kAccept4) - attempts >= 100);
-  REQUIRE(logger->lines >= 10);
-  REQUIRE(logger->lines <= 11);
+  // At most 20 attempts and one line in a second, no gap of more than 100 ms; over three seconds.
+  REQUIRE(CallsOf(Site::kAccept4) - attempts <= 60);
+  REQUIRE(CallsOf(Site::kAccept4) - attempts >= 30);
+  REQUIRE(logger->lines >= 3);
+  REQUIRE(logger->lines <= 4);
   SetLogger(nullptr);
   REQUIRE(Echoes(before));
   plan.Clear();
   clock.Advance(100ms);
   REQUIRE(Echoes(waits));
-  REQUIRE(server->Stats().accept_errors > 100);
+  REQUIRE(server->Stats().accept_errors > 30);
   REQUIRE(server->Stats().accepted == 2);
   REQUIRE(server.Finish() == "");
 }
