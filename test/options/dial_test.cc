@@ -287,19 +287,25 @@ TEST_CASE("bytes that were queued at any time before it stands go first, in orde
 TEST_CASE("a connection to oneself is a refused one", "[M31]") {
   // A connect to a port of the ephemeral range may be given that very port as its own: then TCP
   // connects the socket to itself (RFC 9293, 3.5, simultaneous open).
+  const int on = 1;
+  sockaddr_in own{};
+  own.sin_family = AF_INET;
+  own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof own;
+  auto* const address = reinterpret_cast<sockaddr*>(&own);
+  // Keeps the port for this test.
+  const int keeps = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  REQUIRE(::setsockopt(keeps, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0);
+  REQUIRE(::bind(keeps, address, size) == 0);
+  REQUIRE(::getsockname(keeps, address, &size) == 0);
   FaultPlan plan;
-  const std::uint16_t port = RawListener().port();
   plan.Add({.site = Site::kConnect, .act = [&](int fd) {
-              sockaddr_in own{};
-              own.sin_family = AF_INET;
-              own.sin_port = htons(port);
-              own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-              if (::bind(fd, reinterpret_cast<const sockaddr*>(&own), sizeof own) != 0) {
-                AddViolation("the port is taken");
-              }
+              ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+              if (::bind(fd, address, size) != 0) AddViolation("the port is taken");
             }});
-  REQUIRE(FailedDial("127.0.0.1:" + std::to_string(port)) == System(ECONNREFUSED));
+  REQUIRE(FailedDial("127.0.0.1:" + std::to_string(ntohs(own.sin_port))) == System(ECONNREFUSED));
   REQUIRE(plan.injected() == 1);
+  ::close(keeps);
 }
 
 TEST_CASE("a connect that stands in the turn in which its time is over counts", "[M32][R8]") {
