@@ -82,8 +82,8 @@ CONFIG_tsan := tsan
 TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,\
   $(call find_sources,test,*_test.cc))
 TEST_PROGRAMS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))))
-# This one defines the seam (lib/socket/syscalls.h) itself, so it goes only into `fault`, `limits`
-# and `integration-fault`, a second program made of the objects of `integration`.
+# This one defines the seam (lib/socket/syscalls.h) itself, so it goes only into `fault`, `limits`,
+# `options` and `integration-fault`, a second program made of the objects of `integration`.
 FAULT_SRC := $(wildcard test/support/fault_syscalls.cc)
 SUPPORT_SRCS := $(filter-out $(FAULT_SRC),$(wildcard test/support/*.cc))
 ifneq ($(FAULT_SRC),)
@@ -326,7 +326,7 @@ endef
 
 program_sources = $(filter test/$1/%,$(TEST_SRCS))
 fault_object = $(FAULT_SRC:%.cc=build/$1/obj/%.o)
-extra_objects = $(if $(filter fault limits,$2),$(call fault_object,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
+extra_objects = $(if $(filter fault limits options,$2),$(call fault_object,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
 
 $(foreach v,$(VARIANTS),\
   $(foreach p,$(filter-out %-fault,$(TEST_PROGRAMS)),\

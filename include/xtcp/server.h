@@ -57,7 +57,8 @@ class XTCP_API Server {
   [[nodiscard]] std::error_code Listen(std::string_view address);
 
   // Takes over a listening stream socket made elsewhere, made non-blocking and close-on-exec here.
-  // With `Errc::kNotListening` or another error it stays the caller's.
+  // With `Errc::kNotListening`, `kAlreadyUsed` (after `Serve`, or it was taken over before) or
+  // another error nothing changes hands.
   [[nodiscard]] std::error_code Adopt(int listening_fd);
 
   // Serves on this thread, which runs the first loop, and on `Options::loops` - 1 more, which it

@@ -143,6 +143,9 @@ std::error_code Server::Inside::AddListener(UniqueFd& fd, const SocketFile& file
   try {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+    for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
+      if (acceptor->Owns(fd.get())) return Errc::kAlreadyUsed;  // adopted twice
+    }
     addresses_.reserve(addresses_.size() + 1);
     acceptors_.reserve(acceptors_.size() + 1);
     Address address = internal::ToAddress(bound);

@@ -56,6 +56,7 @@ class Acceptor final : public Channel {
   void Close();
 
   bool closed() const { return !fd_.valid(); }
+  bool Owns(int fd) const { return fd_.get() == fd; }
 
  private:
   // R9 and R4.

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <limits>
 
 // Control over fault_syscalls.cc, which stands in for lib/socket/syscalls.cc in the programs that
@@ -74,6 +75,10 @@ struct Fault {
 
   // Recv, Send and SendMsg take at most this many bytes. 0: as many as they can.
   std::size_t max_bytes = 0;
+
+  // Runs ahead of the call, on its thread, with its descriptor: so a test can act at exactly this
+  // moment. It may call what may be called on any thread.
+  std::function<void(int fd)> act{};
 };
 
 // While one lives the seeded faults are off, and those that were added happen. One at a time.
@@ -106,6 +111,10 @@ class VirtualClock {
 
   void Advance(std::chrono::nanoseconds time);
   std::chrono::nanoseconds now() const;
+
+  // Waits until every loop sleeps: it has looked at the clock and at its descriptors since this
+  // call began, and there is nothing to do. False when the deadline passed first.
+  bool Settle();
 };
 
 }  // namespace xtcp::test

@@ -14,6 +14,7 @@
 #include <climits>
 #include <csignal>
 #include <cstring>
+#include <functional>
 #include <mutex>
 #include <new>
 #include <string>
@@ -21,6 +22,8 @@
 #include <vector>
 
 #include "socket/syscalls.h"
+#include "support/deadline.h"
+#include "support/fake_names.h"
 #include "support/fault_control.h"
 #include "support/random.h"
 #include "support/violations.h"
@@ -59,7 +62,7 @@ bool Matches(const Fault& fault, Site site, int fd, int operation) {
          (fault.operation == Fault::kAny || fault.operation == operation);
 }
 
-Verdict AskPlan(Site site, int fd, int operation) {
+Verdict AskPlan(Site site, int fd, int operation, std::function<void(int)>* act) {
   std::lock_guard lock(plan_mutex);
   for (PlannedFault& entry : plan) {
     const Fault& fault = entry.fault;
@@ -67,6 +70,7 @@ Verdict AskPlan(Site site, int fd, int operation) {
     const std::size_t n = ++entry.matches;
     if (n < fault.first || n - fault.first >= fault.times) continue;
     injected_count.fetch_add(1, std::memory_order_relaxed);
+    *act = fault.act;
     return {fault.error, fault.after_call, fault.max_bytes};
   }
   return {};
@@ -167,8 +171,11 @@ Verdict Draw(Site site, int fd, std::size_t size) {
 // Counts the call and says what to do with it.
 Verdict Judge(Site site, int fd = Fault::kAny, int operation = Fault::kAny, std::size_t size = 0) {
   calls[static_cast<std::size_t>(site)].fetch_add(1, std::memory_order_relaxed);
-  if (planned.load(std::memory_order_acquire)) return AskPlan(site, fd, operation);
-  return Draw(site, fd, size);
+  if (!planned.load(std::memory_order_acquire)) return Draw(site, fd, size);
+  std::function<void(int)> act;
+  const Verdict verdict = AskPlan(site, fd, operation, &act);
+  if (act) act(fd);  // with no lock held: it may come back here
+  return verdict;
 }
 
 // Carries the verdict out around a call that gives -1 and errno.
@@ -234,15 +241,39 @@ std::chrono::nanoseconds RealNow() {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
+// For `Settle`: by the number of its epoll descriptor, the round in which a loop last found nothing
+// to do; kBusy while it works, 0 where there is no loop.
+constexpr std::uint64_t kBusy = 1;
+std::array<std::atomic<std::uint64_t>, 1024> sleeps;
+std::atomic<std::uint64_t> settle_round{kBusy};
+
+void NoteSleep(int epoll_fd, std::uint64_t round) {
+  const auto i = static_cast<std::size_t>(epoll_fd);
+  if (i < sleeps.size()) sleeps[i].store(round);
+}
+
+bool AllSleepSince(std::uint64_t round) {
+  return std::all_of(sleeps.begin(), sleeps.end(), [&](const std::atomic<std::uint64_t>& loop) {
+    const std::uint64_t seen = loop.load();
+    return seen == 0 || seen >= round;
+  });
+}
+
 // Waits for events, or until the virtual clock passes the timeout. `Advance` cannot wake the poll,
 // so it is short.
 int VirtualWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms) {
+  NoteSleep(epoll_fd, kBusy);
   const std::int64_t end = virtual_now.load() + std::int64_t{timeout_ms} * 1'000'000;
   for (;;) {
+    const std::uint64_t round = settle_round.load();
     const int ready = ::epoll_wait(epoll_fd, events, max_events, 0);
-    if (ready != 0 || timeout_ms == 0) return ready;
     const std::int64_t now = virtual_now.load();
-    if (now == kReal || (timeout_ms > 0 && now >= end)) return 0;
+    const bool over = now == kReal || (timeout_ms >= 0 && now >= end);
+    if (ready != 0 || over) {
+      NoteSleep(epoll_fd, kBusy);
+      return ready;
+    }
+    NoteSleep(epoll_fd, round);
     pollfd waiting{epoll_fd, POLLIN, 0};
     ::poll(&waiting, 1, 1);
   }
@@ -277,11 +308,28 @@ std::uint64_t CallsOf(Site site) {
   return calls[static_cast<std::size_t>(site)].load(std::memory_order_relaxed);
 }
 
-VirtualClock::VirtualClock() { virtual_now.store(RealNow().count()); }
+VirtualClock::VirtualClock() {
+  for (std::atomic<std::uint64_t>& loop : sleeps) loop = 0;
+  virtual_now.store(RealNow().count());
+}
 VirtualClock::~VirtualClock() { virtual_now.store(kReal); }
 void VirtualClock::Advance(std::chrono::nanoseconds time) { virtual_now.fetch_add(time.count()); }
 std::chrono::nanoseconds VirtualClock::now() const {
   return std::chrono::nanoseconds(virtual_now.load());
+}
+
+// A loop that was woken since a round began has called EpollWait again, or is busy. When there is
+// none, nobody was left who could have woken another one.
+bool VirtualClock::Settle() {
+  std::uint64_t round = 0;
+  std::uint64_t waits = 0;
+  return WaitUntil([&] {
+    if (round != 0 && !AllSleepSince(round)) return false;
+    if (round != 0 && CallsOf(Site::kEpollWait) == waits) return true;
+    waits = CallsOf(Site::kEpollWait);
+    round = ++settle_round;
+    return false;
+  });
 }
 
 }  // namespace xtcp::test
@@ -360,6 +408,7 @@ int Close(int fd) {
   const auto i = static_cast<std::size_t>(fd);
   if (i < test::kDescriptors) test::owned[i].store(false, std::memory_order_relaxed);
   test::NotShort(fd);
+  test::NoteSleep(fd, 0);
   const int result = ::close(fd);
   if (result != 0 && errno == EBADF) test::AddViolation("close reports EBADF");
   if (verdict.error == 0) return result;
@@ -418,7 +467,11 @@ int FcntlSet(int fd, int command, int flags) {
 }
 
 int EpollCreate() {
-  return Make(Judge(Site::kEpollCreate), [] { return Own(::epoll_create1(EPOLL_CLOEXEC)); });
+  return Make(Judge(Site::kEpollCreate), [] {
+    const int fd = Own(::epoll_create1(EPOLL_CLOEXEC));
+    test::NoteSleep(fd, test::kBusy);  // its loop is about to run
+    return fd;
+  });
 }
 
 int EpollCtl(int epoll_fd, int operation, int fd, epoll_event* event) {
@@ -473,6 +526,7 @@ int AvailableProcessors() {
 int GetAddrInfo(const char* node, const char* service, const addrinfo* hints, addrinfo** result) {
   const Verdict verdict = Judge(Site::kGetAddrInfo);
   if (verdict.error != 0) return verdict.error;
+  if (test::FakeNames::Answer(*hints, result)) return 0;
   return ::getaddrinfo(node, service, hints, result);
 }
 

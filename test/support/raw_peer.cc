@@ -240,16 +240,19 @@ void RawPeer::Close() {
   ::close(std::exchange(fd_, -1));
 }
 
-RawListener::RawListener(int backlog) {
-  const SocketAddress address = Loopback(0);
-  fd_ = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in bound{};
-  socklen_t size = sizeof bound;
+RawListener::RawListener(std::string_view text, int backlog) : address_(text) {
+  const SocketAddress address = Parse(text);
+  fd_ = ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  SocketAddress bound;
+  bound.size = sizeof bound.storage;
   if (::bind(fd_, address.get(), address.size) != 0 || ::listen(fd_, backlog) != 0 ||
-      ::getsockname(fd_, reinterpret_cast<sockaddr*>(&bound), &size) != 0) {
+      ::getsockname(fd_, reinterpret_cast<sockaddr*>(&bound.storage), &bound.size) != 0) {
     std::abort();  // without a loopback no test means anything
   }
-  port_ = ntohs(bound.sin_port);
+  if (bound.storage.ss_family == AF_UNIX) return;
+  // The port has the same place in both families.
+  port_ = ntohs(reinterpret_cast<const sockaddr_in*>(&bound.storage)->sin_port);
+  address_ = address_.substr(0, address_.rfind(':') + 1) + std::to_string(port_);
 }
 
 RawPeer RawListener::Accept(std::chrono::milliseconds deadline) {

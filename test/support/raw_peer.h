@@ -82,16 +82,17 @@ class RawPeer {
 };
 
 // A listener without library code, for tests of the dialling side: on 127.0.0.1 and a port that the
-// system chooses.
+// system chooses, or where `address` says.
 class RawListener {
  public:
-  explicit RawListener(int backlog = 128);
+  explicit RawListener(int backlog = 128) : RawListener("127.0.0.1:0", backlog) {}
+  explicit RawListener(std::string_view address, int backlog = 128);
   ~RawListener() { Close(); }
   RawListener(const RawListener&) = delete;
   RawListener& operator=(const RawListener&) = delete;
 
-  std::uint16_t port() const { return port_; }
-  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+  std::uint16_t port() const { return port_; }  // 0 for a Unix socket
+  std::string address() const { return address_; }
   int fd() const { return fd_; }
 
   // Not connected when the deadline passed.
@@ -105,6 +106,7 @@ class RawListener {
  private:
   int fd_ = -1;
   std::uint16_t port_ = 0;
+  std::string address_;
 };
 
 // Whether this machine has an IPv6 loopback.

@@ -49,6 +49,10 @@ TEST_CASE("books that no other end matches are left alone", "[B1]") {
   EnterBooks(Reader(5, true));
   EnterBooks(Reader(5, true));
   REQUIRE(CompareBooks() == 0);  // a port that was given out twice
+
+  EnterBooks({.own = "unix:/s", .peer = "unix:", .wrote_by_library = true});
+  EnterBooks({.own = "unix:", .peer = "unix:/s", .received = 5});
+  REQUIRE(CompareBooks() == 0);  // any client of a Unix socket
   REQUIRE(TakeViolations().empty());
 }
 
