@@ -94,7 +94,12 @@ endif
 DEMO_PARTS := $(wildcard demo/protobuf_protocol.cc)
 DEMO_PROGRAMS := $(patsubst %.cc,build/release/%,$(filter-out $(DEMO_PARTS),$(wildcard demo/*.cc)))
 GEN := build/release/demo/gen
+# Each source in bench/ is a program, linked with what is in bench/support. The load and the servers
+# to compare with are programs of one source that use nothing of the library.
 BENCH_PROGRAMS := $(patsubst %.cc,build/release/%,$(wildcard bench/*.cc))
+BENCH_SUPPORT := $(patsubst %.cc,build/release/obj/%.o,$(wildcard bench/support/*.cc))
+BENCH_TOOLS := build/release/bench/load/load build/release/bench/peers/floor
+BENCH_PEERS := $(filter-out %/floor,$(patsubst %.cc,build/release/%,$(wildcard bench/peers/*.cc)))
 # $(call changed,file,list): FORCE unless the file holds this list. A source that was removed or
 # renamed must leave the archive and the programs too.
 differ = $(subst x$(strip $1),,x$(strip $2))$(subst x$(strip $2),,x$(strip $1))
@@ -177,10 +182,12 @@ programs-demo: $(DEMO_PROGRAMS)
 demo: programs-demo
 	@build/release/demo/protobuf_chat
 
-.PHONY: bench programs-bench
-programs-bench: $(BENCH_PROGRAMS)
+.PHONY: bench bench-peers programs-bench
+programs-bench: $(BENCH_PROGRAMS) $(BENCH_TOOLS)
 bench: programs-bench
-	@if [ -e bench/run.sh ]; then bench/run.sh; fi
+	@CXX='$(CXX)' bench/run.sh echo
+bench-peers: programs-bench $(BENCH_PEERS)
+	@CXX='$(CXX)' bench/run.sh peers
 
 .PHONY: soak
 soak: build/plain/test/stop | $(DEPS_FIRST)
@@ -281,10 +288,22 @@ build/release/obj/bench/%.o: bench/%.cc | $(DEPS_FIRST)
 	$(call say,CXX,$@)
 	$(Q)$(CXX) $(APP_FLAGS) -Ibench $(CODE_release) $(DEPEND) $(USER_CXXFLAGS) -c $< -o $@
 
-$(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o build/release/libxtcp.a
+$(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o $(BENCH_SUPPORT) build/release/libxtcp.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(LINK) $(LDFLAGS) $< build/release/libxtcp.a $(LDLIBS) -o $@
+	$(Q)$(CXX) $(LINK) $(LDFLAGS) $(filter %.o,$^) build/release/libxtcp.a $(LDLIBS) -o $@
+
+# Where the library that a peer is about is not installed, nothing is built, and that is no error.
+PEER_LIBS_libuv = -luv
+PEER_LIBS_libevent = -levent_core
+$(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: bench/support/message.h | $(DEPS_FIRST)
+$(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: %.cc
+	@mkdir -p $(@D)
+	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
+	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
+	  $(CXX) $(STD) $(WARNINGS) $(HARDENING) $(CODE_release) -Ibench $(USER_CXXFLAGS) $< \
+	    $(LINK) $(LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
+	fi
 
 # --- Tests ---------------------------------------------------------------------------------------
 
@@ -342,4 +361,4 @@ $(foreach v,$(VARIANTS),$(patsubst %.cc,build/$v/obj/%.o,$(call program_sources,
 -include $(foreach c,$(CONFIGS),$(OBJS_$c:=.d) $(PROTOBUF_OBJS_$c:=.d))
 -include $(foreach v,$(VARIANTS),build/$v/obj/pch.h.gch.d \
   $(patsubst %.cc,build/$v/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRC)))
--include $(patsubst build/release/%,build/release/obj/%.o.d,$(DEMO_PROGRAMS) $(BENCH_PROGRAMS))
+-include $(patsubst build/release/%,build/release/obj/%.o.d,$(DEMO_PROGRAMS) $(BENCH_PROGRAMS)) $(BENCH_SUPPORT:=.d)
