@@ -25,7 +25,7 @@ using std::size_t;
 struct Connection {
   int fd = -1;
   std::vector<char> tail;     // of the input: an unfinished frame
-  std::vector<char> waiting;  // of the output: what the kernel did not take
+  std::vector<char> waiting;  // of the output: what the kernel did not take; both keep their memory
   size_t written = 0;         // of `waiting`
 };
 
@@ -65,7 +65,7 @@ void WriteWaiting(Connection* connection) {
   connection->written += SendNow(connection->fd, connection->waiting.data() + connection->written,
                                  connection->waiting.size() - connection->written);
   if (connection->written < connection->waiting.size()) return;
-  std::vector<char>().swap(connection->waiting);
+  connection->waiting.clear();
   connection->written = 0;
   Watch(EPOLL_CTL_MOD, connection, EPOLLIN);
 }
