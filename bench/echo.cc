@@ -149,13 +149,9 @@ void ReportAlone(const Server& xtcp) {
 void ReportBeside(const std::vector<Server>& servers) {
   std::vector<std::string> columns{"scenario"};
   for (const Server& server : servers) columns.push_back(server.name);
-  bench::Table rate(
-      "rate", "### Messages a second; more is better. The floor in itself, others as ratio to it",
-      columns);
-  bench::Table cpu("cpu",
-                   "### CPU time of the server a message, in ns; less is better. The floor in "
-                   "itself, others as ratio to it",
-                   columns);
+  const std::string note = " The floor in itself, others as ratio to it; churn: connections";
+  bench::Table rate("rate", "### Messages a second; more is better." + note, columns);
+  bench::Table cpu("cpu", "### CPU ns/message of the server; less is better." + note, columns);
   bench::Table latency("latency", "### Round trip of ping-100, in microseconds",
                        {"server", "p50", "p90", "p99", "p99.9"});
   bench::Table tails("tails", "### 99th percentile of the round trip, in microseconds", columns);

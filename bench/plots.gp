@@ -1,12 +1,13 @@
 # Draws the plots of docs/benchmarks.md from the tables that the benchmarks wrote as CSV; see
 # report.sh. Each figure is followed by the least and the greatest of the rounds.
 set datafile separator ","
-set terminal svg size 760,380 dynamic font "sans-serif,13" background "white"
+set terminal svg size 900,380 dynamic font "sans-serif,13" background "white"
 set style data histograms
 set style histogram clustered gap 1.5
 set style fill solid 0.85 noborder
 set grid ytics linecolor "#dddddd"
 set border 3
+set xrange [-0.6:*]
 set tics nomirror out
 set key outside right top noautotitle
 
