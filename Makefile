@@ -20,7 +20,7 @@ endif
 .DEFAULT_GOAL := all
 
 # With `deps` among the goals, whatever runs a tool waits for it.
-DEPS_FIRST := $(filter deps,$(MAKECMDGOALS))
+DEPS_FIRST := $(filter deps bench-deps,$(MAKECMDGOALS))
 
 # --- Flags ---------------------------------------------------------------------------------------
 
@@ -94,7 +94,12 @@ endif
 DEMO_PARTS := $(wildcard demo/protobuf_protocol.cc)
 DEMO_PROGRAMS := $(patsubst %.cc,build/release/%,$(filter-out $(DEMO_PARTS),$(wildcard demo/*.cc)))
 GEN := build/release/demo/gen
+# Each source in bench/ is a program, linked with what is in bench/support. The load and the servers
+# to compare with are programs of one source that use nothing of the library.
 BENCH_PROGRAMS := $(patsubst %.cc,build/release/%,$(wildcard bench/*.cc))
+BENCH_SUPPORT := $(patsubst %.cc,build/release/obj/%.o,$(wildcard bench/support/*.cc))
+BENCH_TOOLS := build/release/bench/load/load build/release/bench/peers/floor
+BENCH_PEERS := $(filter-out %/floor,$(patsubst %.cc,build/release/%,$(wildcard bench/peers/*.cc)))
 # $(call changed,file,list): FORCE unless the file holds this list. A source that was removed or
 # renamed must leave the archive and the programs too.
 differ = $(subst x$(strip $1),,x$(strip $2))$(subst x$(strip $2),,x$(strip $1))
@@ -116,7 +121,10 @@ help:
 	@echo 'make test-tsan     one variant: thread sanitizer'
 	@echo 'make lint          the lint checks alone'
 	@echo 'make demo          build the demo programs, run the chat'
-	@echo 'make bench         build the benchmarks, run them'
+	@echo 'make bench         build the benchmarks, run them: one minute'
+	@echo 'make bench-peers   beside the floor, and asio, libuv, libevent if installed: three minutes'
+	@echo 'make bench-report  both, and docs/benchmarks.md with its plots made anew: four minutes'
+	@echo 'make bench-deps    install what bench-peers and bench-report can use (Debian packages)'
 	@echo 'make soak          20,000 rounds of random stops: some minutes'
 	@echo 'make format        format the sources with clang-format'
 	@echo 'make format-check  say what is not formatted'
@@ -130,9 +138,13 @@ NEEDS = g++:g++ clang++:clang clang-format-14:clang-format-14 ld:binutils nm:bin
   pkg-config:pkg-config protoc:protobuf-compiler strace:strace \
   /usr/include/catch2/catch.hpp:catch2 /usr/include/spdlog/spdlog.h:libspdlog-dev \
   /usr/include/google/protobuf/message.h:libprotobuf-dev
+# None of these is needed to build or to test.
+BENCH_NEEDS = gnuplot:gnuplot-nox valgrind:valgrind /usr/include/asio.hpp:libasio-dev \
+  /usr/include/uv.h:libuv1-dev /usr/include/event2/event.h:libevent-dev
 
-.PHONY: deps
-deps:
+.PHONY: deps bench-deps
+bench-deps: NEEDS = $(BENCH_NEEDS)
+deps bench-deps:
 	@missing=; \
 	for need in $(NEEDS); do \
 	  thing=$${need%%:*}; package=$${need##*:}; \
@@ -177,10 +189,14 @@ programs-demo: $(DEMO_PROGRAMS)
 demo: programs-demo
 	@build/release/demo/protobuf_chat
 
-.PHONY: bench programs-bench
-programs-bench: $(BENCH_PROGRAMS)
+.PHONY: bench bench-peers bench-report programs-bench
+programs-bench: $(BENCH_PROGRAMS) $(BENCH_TOOLS)
 bench: programs-bench
-	@if [ -e bench/run.sh ]; then bench/run.sh; fi
+	@CXX='$(CXX)' bench/run.sh echo threads growth micro
+bench-peers: programs-bench $(BENCH_PEERS)
+	@CXX='$(CXX)' bench/run.sh peers
+bench-report: programs-bench $(BENCH_PEERS)
+	@CXX='$(CXX)' bench/report.sh
 
 .PHONY: soak
 soak: build/plain/test/stop | $(DEPS_FIRST)
@@ -281,10 +297,26 @@ build/release/obj/bench/%.o: bench/%.cc | $(DEPS_FIRST)
 	$(call say,CXX,$@)
 	$(Q)$(CXX) $(APP_FLAGS) -Ibench $(CODE_release) $(DEPEND) $(USER_CXXFLAGS) -c $< -o $@
 
-$(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o build/release/libxtcp.a
+$(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o $(BENCH_SUPPORT) build/release/libxtcp.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(LINK) $(LDFLAGS) $< build/release/libxtcp.a $(LDLIBS) -o $@
+	$(Q)$(CXX) $(LINK) $(LDFLAGS) $(filter %.o,$^) build/release/libxtcp.a $(LDLIBS) -o $@
+
+# It looks inside the library, and replaces its seam.
+build/release/bench/micro: build/release/obj/bench/micro/no_kernel.o
+build/release/obj/bench/micro.o build/release/obj/bench/micro/no_kernel.o: APP_FLAGS += -Ilib
+
+# Where the library that a peer is about is not installed, nothing is built, and that is no error.
+PEER_LIBS_libuv = -luv
+PEER_LIBS_libevent = -levent_core
+$(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: bench/support/message.h | $(DEPS_FIRST)
+$(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: %.cc
+	@mkdir -p $(@D)
+	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
+	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
+	  $(CXX) $(STD) $(WARNINGS) $(HARDENING) $(CODE_release) -Ibench $(USER_CXXFLAGS) $< \
+	    $(LINK) $(LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
+	fi
 
 # --- Tests ---------------------------------------------------------------------------------------
 
@@ -342,4 +374,5 @@ $(foreach v,$(VARIANTS),$(patsubst %.cc,build/$v/obj/%.o,$(call program_sources,
 -include $(foreach c,$(CONFIGS),$(OBJS_$c:=.d) $(PROTOBUF_OBJS_$c:=.d))
 -include $(foreach v,$(VARIANTS),build/$v/obj/pch.h.gch.d \
   $(patsubst %.cc,build/$v/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRC)))
--include $(patsubst build/release/%,build/release/obj/%.o.d,$(DEMO_PROGRAMS) $(BENCH_PROGRAMS))
+-include $(patsubst build/release/%,build/release/obj/%.o.d,$(DEMO_PROGRAMS) $(BENCH_PROGRAMS)) $(BENCH_SUPPORT:=.d) \
+  build/release/obj/bench/micro/no_kernel.o.d
