@@ -13,58 +13,6 @@
 
 namespace xtcp {
 
-namespace internal {
-
-// Where `Packet` keeps the memory of packets that are gone, for those to come: a list for each size
-// on each thread. In the header, so that the compiler, which knows the size of a packet, knows the
-// list.
-class XTCP_API PacketMemory {
- public:
-  static void* Take(std::size_t size) {
-    if (size > kLargest) return ::operator new(size);
-    List& list = lists_[IndexOf(size)];
-    Free* const first = list.first;
-    if (first == nullptr) return ::operator new(RoundUp(size));
-    ++list.room;
-    list.first = first->next;
-    return first;
-  }
-  static void Give(void* packet, std::size_t size) noexcept {
-    if (packet != nullptr && size <= kLargest) {
-      List& list = lists_[IndexOf(size)];
-      if (list.room > 0) {
-        --list.room;
-        list.first = ::new (packet) Free{list.first};
-        return;
-      }
-    }
-    GiveSlowly(packet);
-  }
-
- private:
-  struct Free {
-    Free* next;
-  };
-  struct List {
-    Free* first;
-    int room;  // how many more may join
-  };
-  struct Cleaner;
-
-  static constexpr std::size_t kStep = 16;      // sizes that share a list
-  static constexpr std::size_t kLargest = 256;  // larger packets are left to the allocator
-
-  static constexpr std::size_t IndexOf(std::size_t size) { return (size - 1) / kStep; }
-  static constexpr std::size_t RoundUp(std::size_t size) { return (IndexOf(size) + 1) * kStep; }
-  static void GiveSlowly(void* packet) noexcept;
-
-  // Trivial, so that using it costs no check whether it was constructed; there is no room until the
-  // thread has arranged that it is cleaned.
-  static constinit thread_local List lists_[kLargest / kStep];
-};
-
-}  // namespace internal
-
 // One message of the user's protocol. Derive from it; the library only carries it from `Unpack` to
 // `Handler::OnEvent`, and from `SendPacket` to `PackTo`.
 class XTCP_API Packet {
@@ -76,9 +24,9 @@ class XTCP_API Packet {
 
   // Packets come and go at the rate of the traffic, so small ones are kept on a list of their
   // thread and used again. A derived class may have its own operators instead.
-  static void* operator new(std::size_t size) { return internal::PacketMemory::Take(size); }
+  static void* operator new(std::size_t size) { return Memory::Take(size); }
   static void operator delete(void* packet, std::size_t size) noexcept {
-    internal::PacketMemory::Give(packet, size);
+    Memory::Give(packet, size);
   }
 
   // The forms that the two above would hide.
@@ -86,6 +34,54 @@ class XTCP_API Packet {
   static void operator delete(void*, void*) noexcept {}
   static void* operator new(std::size_t size, std::align_val_t alignment);
   static void operator delete(void* packet, std::size_t size, std::align_val_t alignment) noexcept;
+
+ private:
+  // Where packets that are gone leave their memory to those to come: a list for each size on each
+  // thread. In the header, so that the compiler, which knows the size of a packet, knows the list.
+  class Memory {
+   public:
+    static void* Take(std::size_t size) {
+      if (size > kLargest) return ::operator new(size);
+      List& list = lists_[IndexOf(size)];
+      Free* const first = list.first;
+      if (first == nullptr) return ::operator new(RoundUp(size));
+      ++list.room;
+      list.first = first->next;
+      return first;
+    }
+    static void Give(void* packet, std::size_t size) noexcept {
+      if (packet != nullptr && size <= kLargest) {
+        List& list = lists_[IndexOf(size)];
+        if (list.room > 0) {
+          --list.room;
+          list.first = ::new (packet) Free{list.first};
+          return;
+        }
+      }
+      GiveSlowly(packet);
+    }
+
+   private:
+    struct Free {
+      Free* next;
+    };
+    struct List {
+      Free* first;
+      int room;  // how many more may join
+    };
+    struct Cleaner;
+
+    static constexpr std::size_t kStep = 16;      // sizes that share a list
+    static constexpr std::size_t kLargest = 256;  // larger packets are left to the allocator
+
+    static constexpr std::size_t IndexOf(std::size_t size) { return (size - 1) / kStep; }
+    static constexpr std::size_t RoundUp(std::size_t size) { return (IndexOf(size) + 1) * kStep; }
+    XTCP_API static void GiveSlowly(void* packet) noexcept;
+
+    // Trivial, so that using it costs no check whether it was constructed; there is no room until
+    // the thread has arranged that it is cleaned.
+    XTCP_API static constinit thread_local List lists_[kLargest / kStep];
+  };
 };
 
 using PacketPtr = std::unique_ptr<Packet>;

@@ -9,12 +9,10 @@
 
 namespace xtcp {
 
-namespace internal {
-
-constinit thread_local PacketMemory::List PacketMemory::lists_[kLargest / kStep]{};
+constinit thread_local Packet::Memory::List Packet::Memory::lists_[kLargest / kStep]{};
 
 // Frees the lists when the thread ends. Packets that go later than this find no room.
-struct PacketMemory::Cleaner {
+struct Packet::Memory::Cleaner {
   static constexpr int kKept = 64;  // per list
 
   Cleaner() {
@@ -30,14 +28,12 @@ struct PacketMemory::Cleaner {
 
 // The list is full, or this thread has none yet. Under a sanitizer there is never one: every packet
 // comes from the allocator, so that a use after free is seen.
-void PacketMemory::GiveSlowly(void* packet) noexcept {
+void Packet::Memory::GiveSlowly(void* packet) noexcept {
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   thread_local Cleaner cleaner;
 #endif
   ::operator delete(packet);
 }
-
-}  // namespace internal
 
 void* Packet::operator new(std::size_t size, std::align_val_t alignment) {
   return ::operator new(size, alignment);

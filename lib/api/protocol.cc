@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "base/pack.h"
+#include "socket/syscalls.h"
 
 namespace xtcp {
 
@@ -23,7 +24,7 @@ std::error_code Protocol::Pack(const Packet& packet, std::vector<std::byte>* out
     *room = *out;
     return true;
   };
-  const std::error_code error = internal::PackPacket(*this, packet, allocate);
+  const std::error_code error = internal::PackPacket(*this, packet, allocate, sys::Now);
   if (error) out->clear();
   return error;
 }

@@ -39,6 +39,8 @@ struct ConnContext {
   // The server's stop has begun: Send is refused before the loop has seen it. Relaxed: whoever must
   // see it has it ordered before.
   std::atomic<bool> stopping{false};
+  std::atomic<bool> stopping_gracefully{
+      false};  // it is graceful, or was before it became immediate
 
   // Waiting stops of single connections.
   Mutex mu;

@@ -69,7 +69,9 @@ StopReport ConnImpl::Stop(StopMode mode) {
 }
 
 void ConnImpl::NoteStop(StopMode mode) {
-  const std::uint8_t signals = signals_.load();
+  std::uint8_t signals = signals_.load();
+  // The server's stop came first, though the loop has not seen it yet.
+  if (context_->stopping_gracefully.load()) signals |= kStopGracefully;
   if (mode == StopMode::kImmediately) {
     signals_.store(signals | kStopNow);
   } else if ((signals & kStopNow) == 0) {  // a softer stop changes nothing

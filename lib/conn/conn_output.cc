@@ -20,6 +20,7 @@
 #include "conn/conn_impl.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
+#include "socket/syscalls.h"
 
 namespace xtcp::internal {
 
@@ -88,7 +89,7 @@ std::error_code ConnImpl::SendPacket(const Packet& packet) {
     packed = *room;
     return true;
   };
-  std::error_code error = PackPacket(*context_->protocol, packet, allocate);
+  std::error_code error = PackPacket(*context_->protocol, packet, allocate, sys::Now);
   if (too_large) error = Errc::kTooLarge;
   error = error ? Refuse(error) : Send(packed);
   if (scratch.size() <= kKeptMost) kept = std::move(scratch);

@@ -66,6 +66,7 @@ bool Worker::Deal(AcceptedSocket socket) {
 }
 
 void Worker::RequestStop(StopLevel level) {
+  if (level != StopLevel::kNow) context_->stopping_gracefully.store(true);
   context_->stopping.store(true);
   StopLevel asked = stop_.load();
   while (asked < level && !stop_.compare_exchange_weak(asked, level)) {

@@ -11,6 +11,7 @@
 
 #include "support/deadline.h"
 #include "support/event_recorder.h"
+#include "support/log_lines.h"
 #include "support/random.h"
 #include "support/raw_peer.h"
 #include "support/test_client.h"
@@ -598,11 +599,13 @@ TEST_CASE("a packer's failure is SendPacket's result, and the connection goes on
   RawPeer peer(server.port());
   REQUIRE(events->WaitForAccepted(1));
   const ConnPtr conn = events->conn();
+  const LogLines log;
   const auto send = [&](Fault fault) { return conn->SendPacket(OddPacket(fault)); };
   REQUIRE_FALSE(conn->SendPacket(BytesPacket("before")));
   REQUIRE(send(Fault::kPackToFails) == std::errc::not_supported);
   REQUIRE(send(Fault::kPackToThrows) == Errc::kBadPacket);
   REQUIRE(send(Fault::kPackSizeThrows) == Errc::kBadPacket);
+  REQUIRE(log.With("an exception left PackSize or PackTo") == 2);
   REQUIRE(send(Fault::kWritesLess) == Errc::kBadPacket);
   REQUIRE(send(Fault::kWritesMore) == Errc::kBadPacket);
   REQUIRE(send(Fault::kNotPackable) == std::errc::message_size);

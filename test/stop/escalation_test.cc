@@ -277,6 +277,31 @@ Crowd StopTogether(std::size_t threads, std::size_t shift,
   return crowd;
 }
 
+TEST_CASE("a connection's own stop cuts the server's graceful one, also before the loop saw that",
+          "[M21][M22][S5]") {
+  auto events = std::make_shared<EventRecorder>();
+  Signal inside;
+  Signal release;
+  events->on_recv = [&](const ConnPtr&, std::string_view) {
+    inside.Set();
+    static_cast<void>(release.Wait());
+  };
+  TestServer server(events);
+  RawPeer holds(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  RawPeer cut(server.port());
+  REQUIRE(events->WaitForAccepted(2));
+  REQUIRE(holds.SendAll(Frame("x")));
+  REQUIRE(inside.Wait());
+  REQUIRE(server->Stop(StopMode::kGracefullyButNotWait).connections == 2);
+  static_cast<void>(events->conn(1)->Stop(StopMode::kImmediately));
+  release.Set();
+  holds.Close();
+  REQUIRE(events->WaitForClosed(2));
+  REQUIRE(server.Finish(StopMode::kGracefullyAndWait) == "");
+  REQUIRE(Text(server.report()) == Text({.connections = 2, .cut = 1}));
+}
+
 TEST_CASE("eight threads stop a server: one tear-down, and each waiter waits for all of it",
           "[M20][M21][M22][S3][S5][E2]") {
   for (std::size_t round = 0; round < 30; ++round) {
