@@ -10,9 +10,13 @@
 namespace xtcp::internal {
 
 // Memory for the buffers of one loop's connections: blocks of a power of two bytes. Freed blocks
-// are kept for the next connection, up to `kKeptPerSize` bytes of each size, so that an idle connection can hold no
-// buffer at all and yet nothing is allocated once the loop is warm. Any thread: senders take blocks
-// too.
+// are kept for the next connection, up to `kKeptPerSize` bytes of each size, so that an idle
+// connection can hold no buffer at all and yet nothing is allocated once the loop is warm. Any
+// thread: senders take blocks too.
+//
+// When more was in use than is kept, and then all of it has come back, the kept ones are let go
+// too: they lie scattered among what the burst took, and would keep the allocator from returning it
+// to the system.
 class BlockPool {
  public:
   static constexpr std::size_t kSmallest = 256;           // smaller requests get this
@@ -39,15 +43,23 @@ class BlockPool {
   struct Free {
     Free* next;
   };
+  // All blocks of one size.
+  struct Class {
+    Free* first = nullptr;
+    std::size_t kept_bytes = 0;
+    std::size_t used_bytes = 0;
+    bool overflowed = false;  // some did not fit, since all were back
+  };
   static constexpr std::size_t kClasses =
       static_cast<std::size_t>(std::countr_zero(kLargestKept) - std::countr_zero(kSmallest)) + 1;
-  static std::size_t ClassOf(std::size_t block_size) {
-    return static_cast<std::size_t>(std::countr_zero(block_size) - std::countr_zero(kSmallest));
+  Class& ClassOf(std::size_t block_size) XTCP_REQUIRES(mu_) {
+    const int index = std::countr_zero(block_size) - std::countr_zero(kSmallest);
+    return classes_[static_cast<std::size_t>(index)];
   }
+  static void Delete(Free* first);
 
   Mutex mu_;
-  std::array<Free*, kClasses> free_ XTCP_GUARDED_BY(mu_){};
-  std::array<std::size_t, kClasses> kept_bytes_ XTCP_GUARDED_BY(mu_){};
+  std::array<Class, kClasses> classes_ XTCP_GUARDED_BY(mu_);
 };
 
 }  // namespace xtcp::internal

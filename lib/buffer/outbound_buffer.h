@@ -33,9 +33,9 @@ class OutboundBuffer {
   // Copies all of `bytes`. False, and nothing changed, when an allocation fails.
   bool Append(std::span<const std::byte> bytes, BlockPool& pool);
 
-  // Puts all of `other` behind the last byte; `other` is empty then. Chunks move as they are, but what
-  // fits into the last one's room is copied, so that small pieces from two sides do not cost a chunk
-  // each: two neighbours always hold more than one could.
+  // Puts all of `other` behind the last byte; `other` is empty then. Chunks move as they are, but
+  // what fits into the last one's room is copied, so that small pieces from two sides do not cost a
+  // chunk each: two neighbours always hold more than one could.
   void Splice(OutboundBuffer& other, BlockPool& pool);
 
   // Fills in the first parts to write, at most `max`, and returns how many there are.

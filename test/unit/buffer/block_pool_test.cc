@@ -92,6 +92,7 @@ TEST_CASE("a pool keeps no more of a size than its limit, and that for each size
   for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 4) {
     CAPTURE(size);
     const std::size_t most = BlockPool::kKeptPerSize / size;
+    void* const in_use = pool.Take(size);
     // Twice: what is taken out of the pool must make room again.
     for (int round = 0; round < 2; ++round) {
       TakeMany(pool, size, most + 10, &blocks);
@@ -99,7 +100,46 @@ TEST_CASE("a pool keeps no more of a size than its limit, and that for each size
       CHECK(TakeMany(pool, size, most + 10, &blocks) == 10);
       GiveAll(pool, size, &blocks);
     }
+    pool.Give(in_use, size);
   }
+}
+
+TEST_CASE("after more than a pool keeps, once all is back, it keeps nothing", "[R1][R6]") {
+  BlockPool pool;
+  std::vector<void*> blocks;
+  for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 4) {
+    CAPTURE(size);
+    const std::size_t most = BlockPool::kKeptPerSize / size;
+    // As many as it keeps: those are kept, as often as they come back.
+    TakeMany(pool, size, most, &blocks);
+    GiveAll(pool, size, &blocks);
+    CHECK(TakeMany(pool, size, most, &blocks) == 0);
+    GiveAll(pool, size, &blocks);
+    // One more, once: nothing is kept; after that it begins anew.
+    TakeMany(pool, size, most + 1, &blocks);
+    GiveAll(pool, size, &blocks);
+    CHECK(TakeMany(pool, size, most, &blocks) == most);
+    GiveAll(pool, size, &blocks);
+    CHECK(TakeMany(pool, size, most, &blocks) == 0);
+    GiveAll(pool, size, &blocks);
+  }
+}
+
+TEST_CASE("what could not be allocated is not waited for", "[F4][R1]") {
+  BlockPool pool;
+  constexpr std::size_t kSize = 16 << 10;
+  constexpr std::size_t kMost = BlockPool::kKeptPerSize / kSize;
+  void* block = nullptr;
+  {
+    const test::NoMemory none;
+    block = pool.Take(kSize);
+  }
+  CHECK(block == nullptr);
+  std::vector<void*> blocks;
+  TakeMany(pool, kSize, kMost + 1, &blocks);
+  GiveAll(pool, kSize, &blocks);
+  CHECK(TakeMany(pool, kSize, 1, &blocks) == 1);
+  GiveAll(pool, kSize, &blocks);
 }
 
 TEST_CASE("many blocks of one size do not keep others out of the pool", "[R6]") {
