@@ -147,27 +147,31 @@ bool ConnImpl::ChargeOrNote(std::size_t size) {
 // ---- Other threads than the loop's.
 
 std::error_code ConnImpl::SendFromElsewhere(std::span<const std::byte> bytes) {
-  bool queued = false;
+  std::size_t room = 0;
   bool post = false;
   {
     MutexLock lock(mu_);
     if (const std::error_code refusal = Admit(bytes.size())) return refusal;
-    queued = bytes.size() <= pending_.room();
-    if (queued) {
+    room = pending_.room();
+    if (bytes.size() <= room) {
       pending_.Append(bytes, context_->pool);
       post = QueuePending(bytes.size());
     }
   }
   std::error_code error;
-  if (!queued) {
-    // New chunks are made without the lock; meanwhile the connection may have ended.
-    OutboundBuffer chunks;
-    if (!chunks.Append(bytes, context_->pool)) error = Errc::kNoMemory;
+  if (bytes.size() > room) {
+    // What does not fit behind the last byte gets its chunks, and is copied, without the lock.
+    // Meanwhile the connection may have ended, or others may have used the room: then `head` takes
+    // a chunk of its own.
+    const std::span<const std::byte> head = bytes.first(room);
+    OutboundBuffer tail;
+    if (!tail.Append(bytes.subspan(room), context_->pool)) error = Errc::kNoMemory;
     {
       MutexLock lock(mu_);
       if (!error) error = CheckState();
+      if (!error && !pending_.Append(head, context_->pool)) error = Errc::kNoMemory;
       if (!error) {
-        pending_.Splice(chunks, context_->pool);
+        pending_.Splice(tail, context_->pool);
         post = QueuePending(bytes.size());
       } else {
         CountRefused();
@@ -176,7 +180,7 @@ std::error_code ConnImpl::SendFromElsewhere(std::span<const std::byte> bytes) {
         post = state_.load() == ConnState::kOpen && ClaimPost();
       }
     }
-    chunks.Clear(context_->pool);
+    tail.Clear(context_->pool);
   }
   if (post) context_->mailbox.Push(this);
   return error;

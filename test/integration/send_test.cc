@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/alloc_hook.h"
 #include "support/deadline.h"
 #include "support/event_recorder.h"
 #include "support/log_lines.h"
@@ -298,6 +299,24 @@ TEST_CASE("a peer that never reads costs at most the limit", "[M9][M11][R1]") {
   REQUIRE(stats.accepted_bytes == accepted);
   REQUIRE(stats.refused_sends == refused);
   REQUIRE(stats.accepted_bytes == stats.written_bytes + stats.unsent_bytes());
+}
+
+TEST_CASE("what is sent from outside the loop fills its chunks, whatever its size", "[R1]") {
+  constexpr std::size_t kChunk = 16'000;  // a little less than one holds
+  const std::size_t size = GENERATE(100, 5'000, 8'200, 9'000, 16'380, 20'000, 100'000);
+  CAPTURE(size);
+  Options options;
+  options.handler = NewRecorder();
+  options.protocol = std::make_shared<TestProtocol>();
+  const ConnPtr conn = NewConn(options);
+  const std::string piece(size, 'x');
+  const std::uint64_t before = Allocations();
+  std::size_t sent = 0;
+  bool accepted = true;
+  for (; sent < kMiB; sent += size) accepted = accepted && !conn->Send(piece);
+  const std::uint64_t allocations = Allocations() - before;
+  REQUIRE(accepted);
+  REQUIRE(allocations <= sent / kChunk + 1);
 }
 
 // --- Order and contiguity ------------------------------------------------------------------------
