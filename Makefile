@@ -40,8 +40,10 @@ CODE_tsan = -O1 -g -fno-omit-frame-pointer -DXTCP_DEBUG_CHECKS -fsanitize=thread
 
 LIB_FLAGS = $(STD) $(WARNINGS) $(HARDENING) -fvisibility=hidden -fvisibility-inlines-hidden \
   -Iinclude -Ilib
-# Demo and bench programs are compiled as an application would be.
+# Demo programs are compiled as an application would be.
 APP_FLAGS = $(STD) $(WARNINGS) $(HARDENING) -Iinclude
+# What is compared has the flags of the yardstick: all servers alike, and nothing but -O2.
+BENCH_FLAGS = $(STD) $(WARNINGS) -fPIE -Iinclude -Ibench
 
 # Test code has to compile fast more than run fast, and its arithmetic is not what is tested:
 # undefined behaviour is looked for in the library only.
@@ -295,7 +297,7 @@ build/release/demo/protobuf_chat: $(PROTOBUF_OBJS_release)
 build/release/obj/bench/%.o: bench/%.cc | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CXX,$@)
-	$(Q)$(CXX) $(APP_FLAGS) -Ibench $(CODE_release) $(DEPEND) $(USER_CXXFLAGS) -c $< -o $@
+	$(Q)$(CXX) $(BENCH_FLAGS) $(CODE_release) $(DEPEND) $(USER_CXXFLAGS) -c $< -o $@
 
 $(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o $(BENCH_SUPPORT) build/release/libxtcp.a
 	@mkdir -p $(@D)
@@ -304,7 +306,7 @@ $(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o $(BENCH_SUPPORT) build
 
 # It looks inside the library, and replaces its seam.
 build/release/bench/micro: build/release/obj/bench/micro/no_kernel.o
-build/release/obj/bench/micro.o build/release/obj/bench/micro/no_kernel.o: APP_FLAGS += -Ilib
+build/release/obj/bench/micro.o build/release/obj/bench/micro/no_kernel.o: BENCH_FLAGS += -Ilib
 
 # Where the library that a peer is about is not installed, nothing is built, and that is no error.
 PEER_LIBS_libuv = -luv
@@ -314,7 +316,7 @@ $(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: %.cc
 	@mkdir -p $(@D)
 	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
 	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
-	  $(CXX) $(STD) $(WARNINGS) $(HARDENING) $(CODE_release) -Ibench $(USER_CXXFLAGS) $< \
+	  $(CXX) $(BENCH_FLAGS) $(CODE_release) $(USER_CXXFLAGS) $< \
 	    $(LINK) $(LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
 	fi
 

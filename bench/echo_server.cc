@@ -1,7 +1,6 @@
-// The framed echo that load programs are pointed at. It measures nothing itself.
+// The framed echo that load programs are pointed at. It measures nothing itself. With one loop the
+// process has one thread, as the servers that it is compared with; a signal ends it.
 
-#include <pthread.h>
-#include <signal.h>
 #include <xtcp/xtcp.h>
 
 #include <charconv>
@@ -10,7 +9,6 @@
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <thread>
 
 #include "support/frames.h"
 
@@ -33,13 +31,6 @@ int main(int argc, char** argv) {
                  "Port 0: one of the system's choice. LOOPS 0: as many as processors.\n";
     return 2;
   }
-
-  sigset_t signals;  // blocked before any thread starts, so that only sigwait takes them
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-
   xtcp::Server server({.handler = std::make_shared<bench::Echo>(),
                        .protocol = std::make_shared<bench::FrameProtocol>(),
                        .loops = loops});
@@ -49,14 +40,7 @@ int main(int argc, char** argv) {
   }
   std::cout << "echoes frames on " << server.Addresses().front().ToString()
             << "; SIGTERM or Ctrl-C ends it" << std::endl;
-
-  std::jthread stopper([&] {
-    int signal = 0;
-    sigwait(&signals, &signal);
-    server.Stop(xtcp::StopMode::kImmediately);
-  });
   const std::error_code error = server.Serve();
-  if (error) std::cerr << error.message() << '\n';
-  pthread_kill(stopper.native_handle(), SIGTERM);  // it still waits if no signal came
-  return error ? 1 : 0;
+  std::cerr << error.message() << '\n';
+  return 1;
 }

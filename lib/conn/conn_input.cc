@@ -150,22 +150,24 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
         break;
       }
       const std::span<const std::byte> rest(next, end);
-      UnpackResult result = protocol.Unpack(rest);
-      // However the bytes were cut: a packet that could not have waited does not pass in one piece.
-      const std::size_t most = std::min(rest.size(), limit);
-      if (result.packet != nullptr && !result.error && result.size - 1 < most) {  // and not 0
+      // Released at once, so that the compiler knows of nothing to destroy after the handler.
+      Packet* packet = nullptr;
+      {
+        UnpackResult result = protocol.Unpack(rest);
+        // However the bytes were cut: one that could not have waited does not pass in one piece.
+        const bool good = result.packet != nullptr && !result.error && result.size <= limit &&
+                          result.size - 1 < rest.size();  // and not 0
+        if (!good && !TakeOtherAnswer(rest, result)) break;
         next += result.size;
-        if (!got_packet_) {
-          got_packet_ = true;
-          limit = PacketLimit();
-        }
-        Add(received_packets_, 1);
-        handler.OnEvent(EventType::kRecv, conn, std::move(result.packet));
-      } else if (TakeOtherAnswer(rest, result)) {
-        next += result.size;
-      } else {
-        break;
+        if (good) packet = result.packet.release();
       }
+      if (packet == nullptr) continue;
+      if (!got_packet_) {
+        got_packet_ = true;
+        limit = PacketLimit();
+      }
+      Add(received_packets_, 1);
+      handler.OnEvent(EventType::kRecv, conn, PacketPtr(packet));
     }
   } catch (...) {
     NoteException();

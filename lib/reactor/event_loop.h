@@ -63,8 +63,8 @@ class EventLoop {
   // Calls `HandleRetired` at the end of this turn.
   void Retire(Channel* channel);
 
-  // The time, read when first asked for since `ForgetNow`. Whoever has run a callback, which may have
-  // taken long, forgets it.
+  // The time, read when first asked for since `ForgetNow`. Whoever has run a callback, which may
+  // have taken long, forgets it.
   Time Now();
   void ForgetNow() { now_ = Time{0}; }
 
