@@ -6,6 +6,18 @@
 
 namespace xtcp::internal {
 
+namespace {
+
+// With thousands of channels the next one of a batch has long left the caches. What its turn will
+// touch comes while this one's system calls run. Any address will do, also of one that is gone.
+void Prefetch(const void* channel) {
+  constexpr std::size_t kLine = 64, kTouched = 320;
+  const char* const bytes = static_cast<const char*>(channel);
+  for (std::size_t at = 0; at < kTouched; at += kLine) __builtin_prefetch(bytes + at);
+}
+
+}  // namespace
+
 std::error_code EventLoop::Open() {
   std::error_code error = poller_.Open();
   if (!error) error = mailbox_.Open();
@@ -77,6 +89,7 @@ int EventLoop::TimeoutMs() {
 void EventLoop::Dispatch(int count) {
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events_[static_cast<std::size_t>(i)];
+    if (i + 1 < count) Prefetch(events_[static_cast<std::size_t>(i) + 1].data.ptr);
     Channel* channel = static_cast<Channel*>(event.data.ptr);
     if (channel == nullptr) continue;     // the eventfd: the mailbox is looked into anyway
     if (!channel->registered_) continue;  // closed by an earlier event of this batch
