@@ -311,12 +311,13 @@ build/release/obj/bench/micro.o build/release/obj/bench/micro/no_kernel.o: BENCH
 # Where the library that a peer is about is not installed, nothing is built, and that is no error.
 PEER_LIBS_libuv = -luv
 PEER_LIBS_libevent = -levent_core
-$(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: bench/support/message.h | $(DEPS_FIRST)
+build/release/bench/load/load: $(wildcard bench/load/*) bench/support/message.h
+$(BENCH_TOOLS) $(BENCH_PEERS): | $(DEPS_FIRST)
 $(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: %.cc
 	@mkdir -p $(@D)
 	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
 	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
-	  $(CXX) $(BENCH_FLAGS) $(CODE_release) $(USER_CXXFLAGS) $< \
+	  $(CXX) $(BENCH_FLAGS) $(CODE_release) $(USER_CXXFLAGS) $(filter %.cc,$^) \
 	    $(LINK) $(LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
 	fi
 
