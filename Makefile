@@ -183,7 +183,7 @@ test-quick test-plain: programs-plain
 test-asan test-tsan: test-%: programs-%
 	@test/run.sh $*
 
-lint: all
+lint: all build/release/demo/echo_server
 	@test/run.sh lint
 
 .PHONY: demo programs-demo
