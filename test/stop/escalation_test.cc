@@ -303,6 +303,45 @@ TEST_CASE("a connection's own stop cuts the server's graceful one, also before t
   REQUIRE(Text(server.report()) == Text({.connections = 2, .cut = 1}));
 }
 
+TEST_CASE("from a server's stop on its connections refuse to send, also before their loops saw it",
+          "[M19][M10][B3][B4]") {
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
+  CAPTURE(Name(mode));
+  auto events = std::make_shared<EventRecorder>();
+  Signal inside, release;
+  std::error_code on_loop;
+  bool stopped_on_loop = false;
+  events->on_recv = [&](const ConnPtr& conn, std::string_view) {
+    inside.Set();
+    static_cast<void>(release.Wait());
+    on_loop = conn->Send("late");
+    stopped_on_loop = conn->IsStopped();
+  };
+  TestServer server(events);
+  RawPeer holds(server.port()), idle(server.port());
+  REQUIRE(events->WaitForAccepted(2));
+  REQUIRE(holds.SendAll(Frame("x")));
+  REQUIRE(inside.Wait());
+  static_cast<void>(server->Stop(mode));
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(events->conn(i)->IsStopped());
+    CHECK(events->conn(i)->Send("late") == Errc::kStopping);
+    CHECK(events->conn(i)->SendPacket(BytesPacket("late")) == Errc::kStopping);
+  }
+  CHECK(events->totals().closed == 0);
+  release.Set();
+  for (RawPeer* peer : {&holds, &idle}) {
+    CHECK(peer->ReadAll() == End::kEof);
+    CHECK(peer->received() == 0);
+    peer->Close();
+  }
+  REQUIRE(events->WaitForClosed(2));
+  CHECK(on_loop == Errc::kStopping);
+  CHECK(stopped_on_loop);
+  REQUIRE(server.Finish(StopMode::kGracefullyAndWait) == "");
+  REQUIRE(Text(server.report()) == OnlyConnections(2));
+}
+
 TEST_CASE("eight threads stop a server: one tear-down, and each waiter waits for all of it",
           "[M20][M21][M22][S3][S5][E2]") {
   for (std::size_t round = 0; round < 30; ++round) {
