@@ -66,6 +66,33 @@ TEST_CASE("a broken epoll ends its loop's connections in order, and the server",
   REQUIRE(server.Finish(StopMode::kImmediately, System(error)) == "");
 }
 
+TEST_CASE("of several loops that break the first one is what Serve returns", "[M34][F2]") {
+  FaultPlan plan;
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = Echo;
+  Options options;
+  options.loops = 2;
+  TestServer server(events, options);
+  std::vector<RawPeer> peers;
+  for (std::size_t i = 0; i < 2; ++i) {
+    peers.emplace_back(server.port());
+    REQUIRE(events->WaitForAccepted(i + 1));
+  }
+  plan.Add({.site = Site::kEpollWait, .error = EBADF});
+  REQUIRE(peers[0].SendAll(Frame("x")));
+  REQUIRE(events->WaitForClosed(1));
+  // The other loop waits for its peer's end of stream.
+  const std::size_t left = events->connection(0).closed ? 1 : 0;
+  REQUIRE(peers[left].ReadAll() == End::kEof);
+  REQUIRE(events->totals().closed == 1);
+  plan.Add({.site = Site::kEpollWait, .error = EINVAL});
+  REQUIRE(peers[left].SendAll("discarded"));
+  REQUIRE(server.WaitForEnd());
+  CHECK(plan.injected() == 2);
+  CHECK(events->connection(left).at_closed.error == System(EINVAL));
+  REQUIRE(server.Finish(StopMode::kImmediately, System(EBADF)) == "");
+}
+
 TEST_CASE("a broken epoll ends a dialled connection, or fails its dial", "[F2][M31]") {
   const int error = GENERATE(EBADF, EINVAL);
   FaultPlan plan;
