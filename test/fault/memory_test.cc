@@ -300,7 +300,17 @@ TEST_CASE("a dial without memory says so, and leaves nothing", "[F4][M29][M31][R
   CHECK(refusals > 3);
 }
 
-TEST_CASE("no stop of a dial that hangs needs memory", "[S8][M22][M32]") {
+// User data that takes its time to go.
+struct Slow {
+  std::atomic<bool>* gone;
+  ~Slow() {
+    WaitUntil([] { return false; }, std::chrono::milliseconds(30));
+    *gone = true;
+  }
+};
+
+TEST_CASE("no stop of a dial that hangs needs memory, and none returns early",
+          "[S8][M20][M22][M29][M32]") {
   const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait,
                                  StopMode::kGracefullyAndWait);
   const FaultPlan no_faults;
@@ -310,6 +320,8 @@ TEST_CASE("no stop of a dial that hangs needs memory", "[S8][M22][M32]") {
   const std::string address = listener.address();
   auto handler = std::make_shared<StoppingHandler>();
   const ConnPtr conn = NewConn({handler, std::make_shared<ViewProtocol>()});
+  std::atomic<bool> gone{false};
+  conn->UserData() = std::shared_ptr<Slow>(new Slow{&gone});
   const std::uint64_t connects = CallsOf(Site::kConnect);
   std::error_code error;
   Signal ended;
@@ -319,10 +331,14 @@ TEST_CASE("no stop of a dial that hangs needs memory", "[S8][M22][M32]") {
   });
   const bool hangs = WaitUntil([&] { return CallsOf(Site::kConnect) > connects; });
   std::atomic<bool> go{false};
+  bool gone_at_return = false;
+  long held_at_return = 0;
   Signal stopped;
   std::thread stopping([&] {
     WaitUntil([&] { return go.load(); });
     static_cast<void>(conn->Stop(mode));
+    gone_at_return = gone;
+    held_at_return = handler.use_count();
     stopped.Set();
   });
   {
@@ -337,6 +353,11 @@ TEST_CASE("no stop of a dial that hangs needs memory", "[S8][M22][M32]") {
   CHECK(error == Errc::kStopped);
   CHECK(conn->Stats().reason == CloseReason::kConnectFailed);
   CHECK(handler->connected + handler->closed == 0);
+  CHECK(gone);
+  if (mode == StopMode::kGracefullyAndWait) {
+    CHECK(gone_at_return);
+    CHECK(held_at_return == 1);
+  }
 }
 
 }  // namespace
