@@ -183,7 +183,7 @@ test-quick test-plain: programs-plain
 test-asan test-tsan: test-%: programs-%
 	@test/run.sh $*
 
-lint: all build/release/demo/echo_server
+lint: all programs-demo build/plain/test/integration
 	@test/run.sh lint
 
 .PHONY: demo programs-demo

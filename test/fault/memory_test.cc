@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
+#include <xtcp/conn.h>
 #include <xtcp/error.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -24,7 +26,10 @@
 #include "support/alloc_hook.h"
 #include "support/deadline.h"
 #include "support/fault_control.h"
+#include "support/leak_guard.h"
+#include "support/raw_peer.h"
 #include "support/test_protocol.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {
@@ -226,6 +231,133 @@ TEST_CASE("a start without memory says so, and leaves nothing", "[F4][R5]") {
   }
   CHECK(n < kMost);
   CHECK(refusals > 3);
+}
+
+// Ends its connection as soon as it stands, and allocates nothing itself.
+class StoppingHandler final : public Handler {
+ public:
+  void OnEvent(EventType event, const ConnPtr& conn, PacketPtr) override {
+    if (event == EventType::kConnected) {
+      ++connected;
+      static_cast<void>(conn->Stop(StopMode::kImmediately));
+    } else {
+      ++closed;
+    }
+  }
+
+  std::size_t connected = 0, closed = 0;
+};
+
+TEST_CASE("a dial without memory says so, and leaves nothing", "[F4][M29][M31][R5]") {
+  const std::uint64_t times = GENERATE(std::uint64_t{1}, FailAllocations::kAlways);
+  const bool by_name = GENERATE(false, true);
+  if (by_name && !HasLocalhost()) return;
+  CAPTURE(times, by_name);
+  const FaultPlan no_faults;
+  RawListener listener;
+  const std::string address =
+      by_name ? "localhost:" + std::to_string(listener.port()) : listener.address();
+  std::size_t refusals = 0;
+  std::uint64_t n = 0;
+  for (bool failed = true; failed && n < kMost;) {
+    CAPTURE(++n);
+    const std::size_t descriptors = Holdings::Now().descriptors;
+    auto handler = std::make_shared<StoppingHandler>();
+    const ConnPtr conn = NewConn({handler, std::make_shared<ViewProtocol>()});
+    REQUIRE_FALSE(conn->Send("lost"));
+    std::error_code error;
+    bool threw = false;
+    WithinDeadline("a dial", [&] {
+      const FailAllocations fail(n, times);
+      try {
+        error = conn->DialAndServe(address);
+      } catch (...) {
+        threw = true;
+      }
+      failed = fail.failed();
+    });
+    CHECK_FALSE(threw);
+    const ConnStats stats = conn->Stats();
+    if (error) {
+      const bool expected = error == Errc::kNoMemory || error == std::errc::not_enough_memory;
+      CHECK(expected);
+      CHECK(handler->connected == 0);
+      CHECK(stats.reason == CloseReason::kConnectFailed);
+      CHECK(stats.error == error);
+      ++refusals;
+    } else {
+      CHECK(handler->connected == 1);
+      CHECK(stats.reason == CloseReason::kLocalStop);
+    }
+    CHECK(handler->closed == handler->connected);
+    CHECK(stats.unsent_bytes() == 4);
+    CHECK(conn->Send("x") == Errc::kClosed);
+    CHECK(handler.use_count() == 1);
+    CHECK(Holdings::Now().descriptors == descriptors);
+    static_cast<void>(listener.Accept(std::chrono::milliseconds(0)));
+  }
+  CHECK(n < kMost);
+  CHECK(refusals > 3);
+}
+
+// User data that takes its time to go.
+struct Slow {
+  std::atomic<bool>* gone;
+  ~Slow() {
+    WaitUntil([] { return false; }, std::chrono::milliseconds(30));
+    *gone = true;
+  }
+};
+
+TEST_CASE("no stop of a dial that hangs needs memory, and none returns early",
+          "[S8][M20][M22][M29][M32]") {
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait,
+                                 StopMode::kGracefullyAndWait);
+  const FaultPlan no_faults;
+  // A queue that is full drops further SYNs.
+  RawListener listener(0);
+  RawPeer fills_it(listener.port());
+  const std::string address = listener.address();
+  auto handler = std::make_shared<StoppingHandler>();
+  const ConnPtr conn = NewConn({handler, std::make_shared<ViewProtocol>()});
+  std::atomic<bool> gone{false};
+  conn->UserData() = std::shared_ptr<Slow>(new Slow{&gone});
+  const std::uint64_t connects = CallsOf(Site::kConnect);
+  std::error_code error;
+  Signal ended;
+  std::thread dialling([&] {
+    error = conn->DialAndServe(address);
+    ended.Set();
+  });
+  const bool hangs = WaitUntil([&] { return CallsOf(Site::kConnect) > connects; });
+  std::atomic<bool> go{false};
+  bool gone_at_return = false;
+  long held_at_return = 0;
+  Signal stopped;
+  std::thread stopping([&] {
+    WaitUntil([&] { return go.load(); });
+    static_cast<void>(conn->Stop(mode));
+    gone_at_return = gone;
+    held_at_return = handler.use_count();
+    stopped.Set();
+  });
+  {
+    const NoMemory none;
+    go = true;
+    static_cast<void>(WaitUntil([&] { return stopped.IsSet() && ended.IsSet(); }));
+  }
+  if (!stopped.IsSet() || !ended.IsSet()) Die("a dial does not end");
+  stopping.join();
+  dialling.join();
+  CHECK(hangs);
+  CHECK(error == Errc::kStopped);
+  CHECK(conn->Stats().reason == CloseReason::kConnectFailed);
+  CHECK(handler->connected + handler->closed == 0);
+  CHECK(gone);
+  if (mode == StopMode::kGracefullyAndWait) {
+    CHECK(gone_at_return);
+    CHECK(held_at_return == 1);
+  }
 }
 
 }  // namespace

@@ -73,6 +73,33 @@ TEST_CASE("a look-up's error is returned by whoever asked", "[F2][M31]") {
   }
 }
 
+TEST_CASE("a look-up that fails by a system call says by which error", "[F1][F2][M31]") {
+  for (const int error : {EMFILE, ENOMEM, EACCES}) {
+    CAPTURE(error);
+    FaultPlan plan;
+    plan.Add({.site = Site::kGetAddrInfo, .error = EAI_SYSTEM, .times = 2, .act = [error](int) {
+                errno = error;
+              }});
+    auto events = std::make_shared<EventRecorder>();
+    Server server(WithDefaults({}, events));
+    CHECK(server.Listen("localhost:0") == System(error));
+    TestClient client(events, "localhost:1");
+    CHECK(client.Wait() == System(error));
+    CHECK(client->Stats().reason == CloseReason::kConnectFailed);
+    CHECK(client.Finish(StopMode::kImmediately, System(error)) == "");
+    CHECK(events->connections().empty());
+    CHECK(plan.injected() == 2);
+  }
+  if (!HasLocalhost()) return;
+  FaultPlan plan;
+  plan.Add({.site = Site::kGetAddrInfo, .error = EAI_SYSTEM, .times = 3, .act = [](int) {
+              errno = EINTR;
+            }});
+  Server server(WithDefaults({}, std::make_shared<EventRecorder>()));
+  CHECK_FALSE(server.Listen("localhost:0"));
+  CHECK(plan.injected() == 3);
+}
+
 TEST_CASE("Serve returns the error of each of its calls, and leaves nothing", "[F2][R5][M34]") {
   // Three loops, each with its eventfd, and two listeners.
   std::vector<Fault> faults;

@@ -107,9 +107,11 @@ TEST_CASE("no signal disposition changes", "[M30][X7][F3]") {
 }
 
 TEST_CASE("calls that wait do not wait inside callbacks", "[M26][S4]") {
-  const int where = GENERATE(0, 1, 2);  // kAccept, kRecv, kClosed
-  const int own = GENERATE(0, 1);       // this server's objects, or others
-  CAPTURE(where, own);
+  enum class Place { kAccept, kRecv, kUnpackError, kSendReady, kClosed };
+  const auto where = GENERATE(Place::kAccept, Place::kRecv, Place::kUnpackError, Place::kSendReady,
+                              Place::kClosed);
+  const int own = GENERATE(0, 1);  // this server's objects, or others
+  CAPTURE(static_cast<int>(where), own);
   auto events = std::make_shared<EventRecorder>();
   auto idle = std::make_shared<EventRecorder>();
   Server other(WithDefaults({}, idle));
@@ -118,7 +120,8 @@ TEST_CASE("calls that wait do not wait inside callbacks", "[M26][S4]") {
   Server* self = nullptr;
   Signal ready;
   std::vector<std::error_code> results;
-  const auto call_all = [&](const ConnPtr& conn) {
+  const auto call_all = [&](Place here, const ConnPtr& conn) {
+    if (here != where || !results.empty()) return;
     static_cast<void>(ready.Wait());
     if (own == 1) {
       results = {conn->Stop(StopMode::kGracefullyAndWait).error,
@@ -130,27 +133,114 @@ TEST_CASE("calls that wait do not wait inside callbacks", "[M26][S4]") {
                  fresh->Stop(StopMode::kGracefullyAndWait).error};
     }
   };
-  events->on_accept = [&](const ConnPtr& conn) {
-    if (where == 0) call_all(conn);
-  };
+  events->on_accept = [&](const ConnPtr& conn) { call_all(Place::kAccept, conn); };
   events->on_recv = [&](const ConnPtr& conn, std::string_view) {
-    if (where == 1) call_all(conn);
+    call_all(Place::kRecv, conn);
+    // Too much, so that OnSendReady follows.
+    if (where == Place::kSendReady) {
+      while (!conn->Send(std::string(100'000, 'x'))) {
+      }
+    }
   };
-  events->on_closed = [&](const ConnPtr& conn) {
-    if (where == 2) call_all(conn);
+  events->on_unpack_error = [&](const ConnPtr& conn, std::span<const std::byte>, std::error_code) {
+    call_all(Place::kUnpackError, conn);
   };
-  TestServer server(events);
+  events->on_send_ready = [&](const ConnPtr& conn) { call_all(Place::kSendReady, conn); };
+  events->on_closed = [&](const ConnPtr& conn) { call_all(Place::kClosed, conn); };
+  Options options;
+  options.send_buffer_limit = 1 << 20;
+  TestServer server(events, options);
   self = server.operator->();
   ready.Set();
   RawPeer peer(server.port());
-  REQUIRE(peer.SendAll(Frame("x")));
-  if (where == 2) peer.HalfClose();
+  const bool bad = where == Place::kUnpackError;
+  REQUIRE(peer.SendAll(bad ? MarkedFrame(Marker::kBad, "bad") : Frame("x")));
+  if (where == Place::kSendReady) {
+    std::string some;
+    REQUIRE(peer.ReadExactly(100'000, &some) == End::kOpen);
+    REQUIRE(events->WaitForSendReady(1));
+  }
+  if (where == Place::kClosed) peer.HalfClose();
   if (own == 1) REQUIRE(peer.ReadAll() != End::kTimeout);
   peer.Close();
   REQUIRE(events->WaitForClosed(1));
   REQUIRE(server.Finish() == "");
   REQUIRE(results == std::vector<std::error_code>(5, Errc::kWouldDeadlock));
   REQUIRE(idle->Verify() == "");
+}
+
+TEST_CASE("whatever is no callback's business may be asked on any thread, at any time",
+          "[M28][E6]") {
+  // For the thread sanitizer, too: these threads share nothing but the objects they ask.
+  constexpr int kRounds = 20;
+  for (int round = 0; round < kRounds; ++round) {
+    auto events = std::make_shared<EventRecorder>();
+    events->on_recv = Echo;
+    Options options;
+    options.loops = 2;
+    Server server(WithDefaults(options, events));
+    const ConnPtr conn = NewConn(WithDefaults({}, events));
+    std::atomic<bool> over{false};
+    std::atomic<int> asked{0};
+    std::atomic<int> wrong{0};
+    const auto ask_conn = [&](const ConnPtr& about) {
+      const ConnStats stats = about->Stats();
+      if (stats.written_bytes > stats.accepted_bytes) ++wrong;
+      if (stats.reason != CloseReason::kNone && !about->IsStopped()) ++wrong;
+      if (about->ToString().empty()) ++wrong;
+      static_cast<void>(about->LocalAddress() == about->RemoteAddress());
+      about->PauseRecv();
+      about->ResumeRecv();
+      static_cast<void>(about->Send("x"));
+    };
+    const auto ask_server = [&] {
+      const ServerStats stats = server.Stats();
+      if (stats.closed > stats.accepted) ++wrong;
+      if (stats.written_bytes > stats.accepted_bytes) ++wrong;
+      if (server.ConnectionCount() > 1 || server.Addresses().size() > 2) ++wrong;
+      static_cast<void>(server.IsStopped());
+    };
+    std::vector<std::thread> askers;
+    for (int t = 0; t < 2; ++t) {
+      askers.emplace_back([&] {
+        while (!over) {
+          ask_conn(conn);
+          ask_server();
+          for (const auto& connection : events->connections()) {
+            // There is none while the recorder is still writing it down.
+            if (connection.conn != nullptr) ask_conn(connection.conn);
+          }
+          ++asked;
+          std::this_thread::yield();
+        }
+      });
+    }
+    const std::error_code first = server.Listen("127.0.0.1:0");
+    const std::error_code second = server.Listen("127.0.0.1:0");
+    const std::string address = server.Addresses().at(0).ToString();
+    std::error_code served = Errc::kClosed, dialled = Errc::kClosed;
+    std::thread serving([&] { served = server.Serve(); });
+    std::thread dialling([&] { dialled = conn->DialAndServe(address); });
+    const bool stood = events->WaitForAccepted(1) && events->WaitForConnected(1);
+    const int then = asked;
+    const bool busy = WaitUntil([&] { return asked > then + 10; });
+    WithinDeadline("a stop", [&] {
+      static_cast<void>(conn->Stop(StopMode::kImmediately));
+      static_cast<void>(server.Stop(StopMode::kImmediately));
+      serving.join();
+      dialling.join();
+    });
+    over = true;
+    for (std::thread& asker : askers) asker.join();
+    REQUIRE_FALSE(first);
+    REQUIRE_FALSE(second);
+    REQUIRE_FALSE(served);
+    REQUIRE_FALSE(dialled);
+    REQUIRE(stood);
+    REQUIRE(busy);
+    REQUIRE(wrong == 0);
+    REQUIRE(events->Verify() == "");
+  }
 }
 
 TEST_CASE("handlers and user data may hold connections; nothing leaks", "[M29][E6]") {

@@ -80,6 +80,8 @@ std::optional<std::error_code> StopInside(Site site, std::size_t nth, StopMode m
   WithinDeadline("a dial", [&] { dialling.join(); });
   REQUIRE(conn->IsStopped());
   REQUIRE(conn->Stats().reason == (*stood ? CloseReason::kLocalStop : CloseReason::kConnectFailed));
+  // One that stood in spite of it was admitted during the stop (M21).
+  REQUIRE(conn->Stop(StopMode::kGracefullyAndWait).connections == (*stood ? 1 : 0));
   REQUIRE(events->Verify() == "");
   if (!reached) return std::nullopt;
   return result;
@@ -105,7 +107,7 @@ TEST_CASE("a dial that hangs may be stopped inside each of its calls", "[M22][M3
   REQUIRE(moments > 10);
 }
 
-TEST_CASE("a dial that stands may be stopped inside each of its calls", "[M22][M31][S5]") {
+TEST_CASE("a dial that stands may be stopped inside each of its calls", "[M21][M22][M31][S5][S6]") {
   const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
   RawListener listener;
   int stopped = 0, served = 0;

@@ -103,7 +103,7 @@ TEST_CASE("recv_buffer_size is the first size of the ring", "[X1]") {
   REQUIRE(one.Finish() == "");
 }
 
-TEST_CASE("more connections than max_connections are closed at once, and counted", "[M25]") {
+TEST_CASE("more connections than max_connections are closed at once, and counted", "[M25][R3]") {
   Options options;
   options.max_connections = 3;
   options.loops = GENERATE(1u, 2u);
@@ -130,7 +130,8 @@ TEST_CASE("more connections than max_connections are closed at once, and counted
   REQUIRE(server.Finish() == "");
 }
 
-TEST_CASE("max_connections 0 is the descriptor limit when Serve starts, less a reserve", "[M25]") {
+TEST_CASE("max_connections 0 is the descriptor limit when Serve starts, less a reserve",
+          "[M25][R3]") {
   rlimit before{};
   REQUIRE(::getrlimit(RLIMIT_NOFILE, &before) == 0);
   const rlimit low{40, before.rlim_max};  // less than 64 + 64, so half of it is left

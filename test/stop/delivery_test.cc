@@ -407,6 +407,34 @@ TEST_CASE("the peer's FIN: without progress linger_timeout ends it", "[M16][R8][
   if (!dialled) REQUIRE(Text(server->report()) == OnlyConnections(0));  // no stop ran then
 }
 
+TEST_CASE("a reset while the peer's FIN is being answered ends that at once", "[M16][M17][B1]") {
+  // A Unix socket is reset by closing it with unread input.
+  const std::string address = GENERATE("127.0.0.1:0", "unix:@xtcp-test-reset-after-fin");
+  CAPTURE(address);
+  Options options;
+  options.linger_timeout = std::chrono::minutes(1);
+  auto events = std::make_shared<EventRecorder>();
+  TestServer server(events, options, address);
+  RawPeer peer(server.address(), address[0] == 'u' ? 0 : 4096);
+  REQUIRE(events->WaitForAccepted(1));
+  const ConnPtr conn = events->conn();
+  REQUIRE_FALSE(conn->Send(std::string(kTooMuch, 'x')));
+  peer.HalfClose();
+  REQUIRE(WaitUntil([&] { return conn->IsStopped(); }));
+  REQUIRE(events->totals().closed == 0);
+  if (address[0] == 'u') {
+    peer.Close();
+  } else {
+    peer.Reset();
+  }
+  REQUIRE(events->WaitForClosed(1));
+  const ConnStats stats = conn->Stats();
+  REQUIRE(stats.reason == CloseReason::kPeerReset);
+  REQUIRE(stats.unsent_bytes() > 0);
+  REQUIRE(BookProblems(stats, 0, false) == "");
+  REQUIRE(server.Finish() == "");
+}
+
 TEST_CASE("a stop while the peer's FIN is being answered takes its course", "[M16][M19][M21][B2]") {
   // Immediately: counted. Gracefully: delivered; there is no more end of stream to wait for.
   const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait,

@@ -6,9 +6,11 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -426,6 +428,82 @@ TEST_CASE("a handler that holds its dialled connection is freed with the dial", 
   REQUIRE(watch_handler.expired());
   conn.reset();
   REQUIRE(watch_conn.expired());
+}
+
+// What becomes of user data at the end of its connection.
+struct AtTheEnd {
+  std::atomic<bool> gone{false};
+  std::error_code of_stop, of_dial;
+  std::thread::id thread;
+};
+
+// Calls what waits when it is destroyed, and takes its time.
+struct WaitsAtTheEnd {
+  ConnPtr conn;
+  AtTheEnd* seen;
+  ~WaitsAtTheEnd() {
+    seen->of_stop = conn->Stop(StopMode::kGracefullyAndWait).error;
+    seen->of_dial = conn->DialAndServe("127.0.0.1:1");
+    seen->thread = std::this_thread::get_id();
+    WaitUntil([] { return false; }, milliseconds(30));
+    seen->gone = true;
+  }
+};
+
+TEST_CASE("user data goes before a waiting stop returns, and what waits does not wait there",
+          "[M20][M26][M29][S4]") {
+  enum class How { kAccepted, kDialled, kRefused };
+  const auto how = GENERATE(How::kAccepted, How::kDialled, How::kRefused);
+  CAPTURE(static_cast<int>(how));
+  AtTheEnd seen;
+  std::thread::id served;
+  auto events = std::make_shared<EventRecorder>();
+  const auto give = [&](const ConnPtr& conn) {
+    conn->UserData() =
+        std::shared_ptr<WaitsAtTheEnd>(new WaitsAtTheEnd{.conn = conn, .seen = &seen});
+  };
+  events->on_accept = events->on_connected = [&](const ConnPtr& conn) {
+    served = std::this_thread::get_id();
+    give(conn);
+  };
+  std::optional<TestServer> server;
+  std::optional<TestClient> client;
+  RawListener listener;
+  RawPeer peer;
+  bool gone_at_return = false;
+  if (how == How::kRefused) {
+    client.emplace(events);
+    give(client->conn());
+    const std::string address = listener.address();
+    listener.Close();
+    client->Dial(address);
+    REQUIRE(client->Wait() == std::errc::connection_refused);
+    gone_at_return = seen.gone;
+  } else {
+    if (how == How::kAccepted) {
+      server.emplace(events);
+      peer = RawPeer(server->port());
+      REQUIRE(events->WaitForAccepted(1));
+    } else {
+      client.emplace(events, listener.address());
+      peer = listener.Accept();
+      REQUIRE(events->WaitForConnected(1));
+    }
+    const ConnPtr conn = events->conn();
+    WithinDeadline("a stop", [&] {
+      static_cast<void>(conn->Stop(StopMode::kImmediately));
+      static_cast<void>(conn->Stop(StopMode::kGracefullyAndWait));
+      gone_at_return = seen.gone;
+    });
+  }
+  REQUIRE(gone_at_return);
+  REQUIRE(seen.of_stop == Errc::kWouldDeadlock);
+  REQUIRE(seen.of_dial == Errc::kWouldDeadlock);
+  if (how != How::kRefused) REQUIRE(seen.thread == served);
+  const std::error_code expected = how == How::kRefused
+                                       ? std::error_code(ECONNREFUSED, std::system_category())
+                                       : std::error_code();
+  REQUIRE((client ? client->Finish(StopMode::kImmediately, expected) : server->Finish()) == "");
 }
 
 }  // namespace

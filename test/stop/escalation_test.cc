@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "support/event_recorder.h"
+#include "support/leak_guard.h"
 #include "support/random.h"
 #include "support/raw_peer.h"
 #include "support/stop_books.h"
@@ -300,6 +301,45 @@ TEST_CASE("a connection's own stop cuts the server's graceful one, also before t
   REQUIRE(events->WaitForClosed(2));
   REQUIRE(server.Finish(StopMode::kGracefullyAndWait) == "");
   REQUIRE(Text(server.report()) == Text({.connections = 2, .cut = 1}));
+}
+
+TEST_CASE("from a server's stop on its connections refuse to send, also before their loops saw it",
+          "[M19][M10][B3][B4]") {
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
+  CAPTURE(Name(mode));
+  auto events = std::make_shared<EventRecorder>();
+  Signal inside, release;
+  std::error_code on_loop;
+  bool stopped_on_loop = false;
+  events->on_recv = [&](const ConnPtr& conn, std::string_view) {
+    inside.Set();
+    static_cast<void>(release.Wait());
+    on_loop = conn->Send("late");
+    stopped_on_loop = conn->IsStopped();
+  };
+  TestServer server(events);
+  RawPeer holds(server.port()), idle(server.port());
+  REQUIRE(events->WaitForAccepted(2));
+  REQUIRE(holds.SendAll(Frame("x")));
+  REQUIRE(inside.Wait());
+  static_cast<void>(server->Stop(mode));
+  for (std::size_t i = 0; i < 2; ++i) {
+    CHECK(events->conn(i)->IsStopped());
+    CHECK(events->conn(i)->Send("late") == Errc::kStopping);
+    CHECK(events->conn(i)->SendPacket(BytesPacket("late")) == Errc::kStopping);
+  }
+  CHECK(events->totals().closed == 0);
+  release.Set();
+  for (RawPeer* peer : {&holds, &idle}) {
+    CHECK(peer->ReadAll() == End::kEof);
+    CHECK(peer->received() == 0);
+    peer->Close();
+  }
+  REQUIRE(events->WaitForClosed(2));
+  CHECK(on_loop == Errc::kStopping);
+  CHECK(stopped_on_loop);
+  REQUIRE(server.Finish(StopMode::kGracefullyAndWait) == "");
+  REQUIRE(Text(server.report()) == OnlyConnections(2));
 }
 
 TEST_CASE("eight threads stop a server: one tear-down, and each waiter waits for all of it",
@@ -743,6 +783,53 @@ TEST_CASE("stops that do not wait need nothing that a callback holds", "[M20][M2
   REQUIRE(events->WaitForClosed(1));
   REQUIRE(callbacks == 2);
   REQUIRE((client ? client->Finish() : server->Finish()) == "");
+}
+
+TEST_CASE("when a waiting stop returns every descriptor is closed", "[M20][S3][R5]") {
+  const Target target = GENERATE(Target::kServer, Target::kAccepted, Target::kDialled);
+  const std::size_t loops = GENERATE(1, 3);
+  CAPTURE(NameOf(target), loops);
+  // Many rounds, since what would be closed a moment later is seen by luck only.
+  for (int round = 0; round < 20; ++round) {
+    Options options;
+    options.loops = loops;
+    auto events = std::make_shared<EventRecorder>();
+    std::optional<TestServer> server;
+    std::optional<TestClient> client;
+    RawListener listener;
+    RawPeer peer;
+    // Of what is open now, and of the peer, nothing is the library's. A server goes on when one
+    // connection is stopped.
+    std::size_t others = Holdings::Now().descriptors + 1;
+    if (target == Target::kDialled) {
+      client.emplace(events, listener.address(), options);
+      peer = listener.Accept();
+      REQUIRE(events->WaitForConnected(1));
+    } else {
+      server.emplace(events, options);
+      RawPeer first(server->port());
+      REQUIRE(events->WaitForAccepted(1));
+      first.Close();
+      REQUIRE(events->WaitForClosed(1));
+      if (target == Target::kAccepted) others = Holdings::Now().descriptors + 1;
+      peer = RawPeer(server->port());
+      REQUIRE(events->WaitForAccepted(2));
+    }
+    const ConnPtr conn = events->connections().back().conn;
+    std::size_t left = 0;
+    WithinDeadline("a stop", [&] {
+      if (target == Target::kServer) {
+        static_cast<void>((*server)->Stop(StopMode::kImmediately));
+        static_cast<void>((*server)->Stop(StopMode::kGracefullyAndWait));
+      } else {
+        static_cast<void>(conn->Stop(StopMode::kImmediately));
+        static_cast<void>(conn->Stop(StopMode::kGracefullyAndWait));
+      }
+      left = Holdings::Now().descriptors;
+    });
+    REQUIRE(left == others);
+    REQUIRE((client ? client->Finish() : server->Finish()) == "");
+  }
 }
 
 TEST_CASE("a waiting stop waits for the callback that runs, however short the linger",
