@@ -91,11 +91,11 @@ void Acceptor::Take(AcceptResult accepted) {
       error = Errc::kNoMemory;
     }
   }
-  // Without a descriptor the sink counts it as refused.
   if (error) {
-    XTCP_LOG_LIMITED(loop_->Now(), kWarn, "a connection was refused: %s", error.message().c_str());
+    sink_->SetUpFailed(error);
+  } else {
+    sink_->Accepted(std::move(socket));
   }
-  sink_->Accepted(std::move(socket));
 }
 
 void Acceptor::Rest(int error) {

@@ -18,8 +18,11 @@ class AcceptSink {
   // Whether one more connection may be admitted; it counts from now on.
   virtual bool MayAdmit() = 0;
 
-  // An admitted connection; without a descriptor, its set-up has failed.
+  // An admitted connection.
   virtual void Accepted(AcceptedSocket socket) = 0;
+
+  // An admitted one whose set-up has failed.
+  virtual void SetUpFailed(std::error_code error) = 0;
 
   // accept4(2) failed.
   virtual void AcceptFailed() = 0;
