@@ -15,11 +15,15 @@
 namespace xtcp {
 
 // Totals since the start. Always accepted_bytes = written_bytes + unsent_bytes.
+//
+// `accept_errors`: failed accept4(2) calls, EAGAIN and EINTR apart; and accepted sockets on which
+// the kernel refused an option, which are served all the same. (Those of a listener that `Listen`
+// opened inherit their options; what is refused there is only logged.)
 struct ServerStats {
   std::uint64_t accepted = 0;       // connections admitted
   std::uint64_t refused = 0;        // over `max_connections`, or their set-up failed
   std::uint64_t closed = 0;         // of those admitted
-  std::uint64_t accept_errors = 0;  // failed accept4(2) calls, EAGAIN and EINTR apart
+  std::uint64_t accept_errors = 0;  // see below
   std::uint64_t exceptions = 0;     // that left user code
 
   std::uint64_t received_bytes = 0;

@@ -82,7 +82,7 @@ void Acceptor::Take(AcceptResult accepted) {
   SocketAddress own = address_;
   std::error_code error;
   if (every_address_) error = LocalAddressOf(accepted.fd.get(), &own);
-  if (apply_ != nullptr) ApplyTcpOptions(accepted.fd.get(), *apply_);
+  if (apply_ != nullptr && ApplyTcpOptions(accepted.fd.get(), *apply_) > 0) sink_->AcceptFailed();
   if (!error) {
     try {
       socket.ends = ConnectionEnds(own, accepted.peer);

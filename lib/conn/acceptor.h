@@ -24,7 +24,7 @@ class AcceptSink {
   // An admitted one whose set-up has failed.
   virtual void SetUpFailed(std::error_code error) = 0;
 
-  // accept4(2) failed.
+  // accept4(2) failed, or an accepted socket refused an option and is served without it.
   virtual void AcceptFailed() = 0;
 
   // The listener is of no use any more and has been closed.
