@@ -68,6 +68,10 @@ struct ConnStats {
 // One connection: accepted by a `Server`, or made by `NewConn` and dialled. Abstract, so that
 // applications can fake it in their own tests.
 //
+// The peer's FIN is the end of input, not of output: what is queued is written, then the connection
+// closes (kPeerClosed); a `Send` from then on is `Errc::kStopping`. A reset closes at once, after
+// what had arrived before it was delivered (kPeerReset).
+//
 // Thread safety: any thread, except `UserData` and `Descriptor`.
 // Lifetime: always held by `ConnPtr`, also after the end and longer than its server. A connection
 // lives until it is closed, whoever drops its handle; dropping handles never closes one. When
@@ -129,7 +133,7 @@ class XTCP_API Conn {
   virtual std::any& UserData() = 0;
 
   // The socket, for getsockopt(2) (SO_PEERCRED, TCP_INFO, …); -1 before the connection stands and
-  // once it is closed. Do not read, write or close it. Only inside this connection's callbacks.
+  // once it is closed. Do not read, write or close it. Only where `UserData` is allowed.
   virtual int Descriptor() const = 0;
 
   // For logs: "127.0.0.1:80 <- 127.0.0.1:40000" on a server, "->" on a dialled connection. Any

@@ -35,8 +35,9 @@ class XTCP_API Handler {
   virtual ~Handler();
 
   // One event. `packet` is set for `kRecv` only; a packet that keeps a part of the receive buffer
-  // must not be used after the call. After a stop of this connection was seen no `kRecv` comes. In
-  // `kClosed` the descriptor is closed already, and `conn->Stats()` is final and says why.
+  // must not be used after the call. After a stop of this connection was seen no `kRecv` comes.
+  // `kClosed` is never nested in a stop: it comes when the callback has returned. The descriptor is
+  // closed by then, and `conn->Stats()` is final and says why.
   virtual void OnEvent(EventType event, const ConnPtr& conn, PacketPtr packet) = 0;
 
   // `Unpack` reported an error; `bad` are the bytes it consumed, or all that wait when it could not

@@ -46,6 +46,9 @@ struct XTCP_API Options {
   // connection ignores it.
   std::size_t max_connections = 0;
 
+  // This and the next three reach accepted and dialled TCP sockets alike. What the kernel refuses
+  // is passed over and logged (kWarn), and may be counted: see `ServerStats::accept_errors`.
+  //
   // TCP_NODELAY (tcp(7)): small writes leave at once.
   bool no_delay = true;
 

@@ -15,11 +15,15 @@
 namespace xtcp {
 
 // Totals since the start. Always accepted_bytes = written_bytes + unsent_bytes.
+//
+// `accept_errors`: failed accept4(2) calls, EAGAIN and EINTR apart; and accepted sockets on which
+// the kernel refused an option, which are served all the same. (Those of a listener that `Listen`
+// opened inherit their options; what is refused there is only logged.)
 struct ServerStats {
   std::uint64_t accepted = 0;       // connections admitted
   std::uint64_t refused = 0;        // over `max_connections`, or their set-up failed
   std::uint64_t closed = 0;         // of those admitted
-  std::uint64_t accept_errors = 0;  // failed accept4(2) calls, EAGAIN and EINTR apart
+  std::uint64_t accept_errors = 0;  // see below
   std::uint64_t exceptions = 0;     // that left user code
 
   std::uint64_t received_bytes = 0;
@@ -52,7 +56,8 @@ class XTCP_API Server {
   // Opens one more listening socket: "host:port", ":port" (one IPv6 socket that also takes IPv4;
   // IPv4 only where IPv6 is off), "[::]:port" (IPv6 only), "[v6]:port", "unix:/path",
   // "unix:@abstract". Port 0 lets the system choose; `Addresses` tells. A socket file on which
-  // nobody answers is removed first. Returns `Errc::kBadAddress`, `kHostNotFound`, `kAlreadyUsed`
+  // nobody answers is removed first, and the file goes when listening ends, if it is still ours. A
+  // name stands for its first address; its look-up may wait. Returns `Errc::kBadAddress`, `kHostNotFound`, `kAlreadyUsed`
   // (after `Serve`), or the system's error; then nothing is left behind.
   [[nodiscard]] std::error_code Listen(std::string_view address);
 
@@ -62,7 +67,10 @@ class XTCP_API Server {
   [[nodiscard]] std::error_code Adopt(int listening_fd);
 
   // Serves on this thread, which runs the first loop, and on `Options::loops` - 1 more, which it
-  // starts and joins. Returns no error when a stop ended it or came first; `Errc::kNotListening`
+  // starts and joins; in those all signals are blocked but the synchronous ones and SIGPROF. The
+  // first loop accepts and deals connections to the loops in turn; a connection stays on its loop.
+  // Where descriptors or memory run out, its listeners rest together for 75 ms at a time; another
+  // server in the process rests for itself. Returns no error when a stop ended it or came first; `Errc::kNotListening`
   // without a listener, `kAlreadyUsed` the second time, `kWouldDeadlock` inside a callback. When
   // the last listener is dead, or a loop fails, it stops gracefully and returns that error.
   [[nodiscard]] std::error_code Serve();
@@ -71,6 +79,7 @@ class XTCP_API Server {
   // Any thread, any callback, any number of times, also before `Serve`; not async-signal-safe.
   StopReport Stop(StopMode mode);
 
+  // Whether a stop has begun, or `Serve` has ended.
   bool IsStopped() const;
 
   // Where it listens, or listened, in the order of `Listen` and `Adopt`.

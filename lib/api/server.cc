@@ -57,12 +57,13 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
 
   // WorkerOwner, on the workers' threads.
   void ConnectionEnded(const StopReport& ending) override;
-  void ConnectionRefused(bool by_stop) override;
+  void ConnectionRefused(std::error_code error) override;
   void StopReachedLoop(Worker& worker) override;
 
   // AcceptSink, on the first worker's thread.
   bool MayAdmit() override;
   void Accepted(AcceptedSocket socket) override;
+  void SetUpFailed(std::error_code error) override { ConnectionRefused(error); }
   void AcceptFailed() override;
   void ListenerDied(std::error_code error) override;
 
@@ -276,16 +277,12 @@ bool Server::Inside::MayAdmit() {
 }
 
 void Server::Inside::Accepted(AcceptedSocket socket) {
-  if (!socket.fd.valid()) {
-    ConnectionRefused(false);
-    return;
-  }
   Worker& worker = *workers_[next_worker_];
   next_worker_ = (next_worker_ + 1) % workers_.size();
   if (&worker == workers_.front().get()) {
     worker.Admit(std::move(socket));
-  } else if (!worker.Deal(std::move(socket))) {
-    ConnectionRefused(false);
+  } else {
+    worker.Deal(std::move(socket));
   }
 }
 
@@ -301,16 +298,19 @@ void Server::Inside::ListenerDied(std::error_code error) {
   Fail(error);
 }
 
-void Server::Inside::ConnectionRefused(bool by_stop) {
+void Server::Inside::ConnectionRefused(std::error_code error) {
+  if (error) {
+    XTCP_LOG_LIMITED(sys::Now(), kWarn, "a connection was refused: %s", error.message().c_str());
+  }
   bool last = false;
   {
     MutexLock lock(mu_);
     --open_;
-    if (by_stop) {
-      ++closed_;
-    } else {
+    if (error) {
       --accepted_;
       ++refused_;
+    } else {
+      ++closed_;
     }
     last = stop_ != StopLevel::kNone && open_ == 0;
   }

@@ -82,7 +82,7 @@ void Acceptor::Take(AcceptResult accepted) {
   SocketAddress own = address_;
   std::error_code error;
   if (every_address_) error = LocalAddressOf(accepted.fd.get(), &own);
-  if (apply_ != nullptr) ApplyTcpOptions(accepted.fd.get(), *apply_);
+  if (apply_ != nullptr && ApplyTcpOptions(accepted.fd.get(), *apply_) > 0) sink_->AcceptFailed();
   if (!error) {
     try {
       socket.ends = ConnectionEnds(own, accepted.peer);
@@ -91,11 +91,11 @@ void Acceptor::Take(AcceptResult accepted) {
       error = Errc::kNoMemory;
     }
   }
-  // Without a descriptor the sink counts it as refused.
   if (error) {
-    XTCP_LOG_LIMITED(loop_->Now(), kWarn, "a connection was refused: %s", error.message().c_str());
+    sink_->SetUpFailed(error);
+  } else {
+    sink_->Accepted(std::move(socket));
   }
-  sink_->Accepted(std::move(socket));
 }
 
 void Acceptor::Rest(int error) {

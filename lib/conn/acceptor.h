@@ -18,10 +18,13 @@ class AcceptSink {
   // Whether one more connection may be admitted; it counts from now on.
   virtual bool MayAdmit() = 0;
 
-  // An admitted connection; without a descriptor, its set-up has failed.
+  // An admitted connection.
   virtual void Accepted(AcceptedSocket socket) = 0;
 
-  // accept4(2) failed.
+  // An admitted one whose set-up has failed.
+  virtual void SetUpFailed(std::error_code error) = 0;
+
+  // accept4(2) failed, or an accepted socket refused an option and is served without it.
   virtual void AcceptFailed() = 0;
 
   // The listener is of no use any more and has been closed.

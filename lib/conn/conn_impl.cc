@@ -301,12 +301,12 @@ void ConnImpl::HandleTimer() {
     blocked_ = false;
     HandleInput(EPOLLIN);
   }
-  if (NextDue() <= worker().loop().Now()) {
+  if (NextDeadline().due <= worker().loop().Now()) {
     // What has arrived, or can leave, by now counts.
     blocked_ = false;
     HandleInput(EPOLLIN);
     Flush();
-    CheckDeadlines(worker().loop().Now());
+    CheckDeadlines();
   }
   EndTurn();
 }
@@ -415,42 +415,40 @@ void ConnImpl::Watch() {
 
 void ConnImpl::ScheduleTimer() {
   if (phase_ == Phase::kServing && !worker().has_deadlines() && !starved_) return;
-  const Time due = NextDue();
+  Time due = NextDeadline().due;
+  if (starved_) due = std::min(due, worker().loop().Now() + kStarvedPause);
   if (due != kNever) worker().loop().ArmNoLaterThan(this, due);
 }
 
-ConnImpl::Time ConnImpl::NextDue() const {
+ConnImpl::Deadline ConnImpl::NextDeadline() const {
   const Options& options = worker().options();
-  Time due = starved_ ? worker().loop().Now() + kStarvedPause : kNever;
-  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) return std::min(due, hard_due_);
-  if (phase_ == Phase::kFlushing) due = std::min(due, write_at_ + options.linger_timeout);
+  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
+    return {hard_due_, CloseReason::kLingerTimeout};
+  }
+  Deadline next{kNever, CloseReason::kNone};
+  const auto consider = [&next](Time due, CloseReason reason) {
+    if (due < next.due) next = {due, reason};
+  };
   if (options.write_deadline.count() > 0 && !sending_.empty()) {
-    due = std::min(due, write_at_ + options.write_deadline);
+    consider(write_at_ + options.write_deadline, CloseReason::kWriteDeadline);
+  }
+  if (phase_ == Phase::kFlushing) {
+    consider(write_at_ + options.linger_timeout, CloseReason::kLingerTimeout);
   }
   if (phase_ == Phase::kServing && !pause_followed_) {
-    due = std::min(due, hard_due_);
+    consider(hard_due_, CloseReason::kPacketDeadline);
     if (options.read_deadline.count() > 0) {
-      due = std::min(due, active_at_ + options.read_deadline);
+      consider(active_at_ + options.read_deadline, CloseReason::kReadDeadline);
     }
   }
-  return due;
+  return next;
 }
 
-void ConnImpl::CheckDeadlines(Time now) {
-  if (phase_ == Phase::kClosed || NextDue() > now) return;
+void ConnImpl::CheckDeadlines() {
   if (phase_ == Phase::kServing && StopWasAsked()) return;  // the stop has its own time
-  const Options& options = worker().options();
-  const bool write_due = options.write_deadline.count() > 0 && !sending_.empty() &&
-                         write_at_ + options.write_deadline <= now;
-  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
-    Doom(CloseReason::kLingerTimeout);
-  } else if (write_due) {
-    Doom(CloseReason::kWriteDeadline);
-  } else if (phase_ == Phase::kFlushing) {
-    Doom(CloseReason::kLingerTimeout);
-  } else {
-    Doom(hard_due_ <= now ? CloseReason::kPacketDeadline : CloseReason::kReadDeadline);
-  }
+  if (fin_seen_ && NothingQueued()) return;                 // it has ended in time
+  const Deadline next = NextDeadline();
+  if (next.due <= worker().loop().Now()) Doom(next.reason);
 }
 
 // While paused, the times of input are kept relative to now, so that they stand still.

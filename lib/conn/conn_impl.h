@@ -186,8 +186,12 @@ class ConnImpl : public Conn, public Channel {
   void ScheduleTimer();
   void FollowPause();
   void ShiftTimes();
-  void CheckDeadlines(Time now);
-  Time NextDue() const;
+  void CheckDeadlines();
+  struct Deadline {
+    Time due;
+    CloseReason reason;  // with which the connection ends then
+  };
+  Deadline NextDeadline() const;
   void Deliver(EventType event, PacketPtr packet);
   void NoteException();
   Worker& worker() const { return *context_->worker; }

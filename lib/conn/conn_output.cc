@@ -295,7 +295,8 @@ void ConnImpl::Flush() {
   if (!sending_.empty()) blocked_ = !starved_;
 }
 
-// Both tell whether the kernel took all that it was offered.
+// Writes what this turn has gathered; what the kernel does not take goes to `sending_`. Whether it
+// took all.
 bool ConnImpl::WriteTurn() {
   Worker::Turn& turn = worker().turn;
   const std::span<const std::byte> bytes(turn.bytes.get(), turn.size());
@@ -312,6 +313,7 @@ bool ConnImpl::WriteTurn() {
   return false;
 }
 
+// One gathered write of what waits in `sending_`. Whether the kernel took all that it was offered.
 bool ConnImpl::WriteParts() {
   std::array<iovec, kPartsPerWrite> parts;
   const int count = sending_.Gather(parts.data(), kPartsPerWrite);

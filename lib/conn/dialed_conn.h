@@ -30,7 +30,7 @@ class DialedConn final : public ConnImpl,
   void HandlePosted() override;
 
   void ConnectionEnded(const StopReport&) override { worker_->RequestQuit(); }
-  void ConnectionRefused(bool) override {}
+  void ConnectionRefused(std::error_code) override {}
   void StopReachedLoop(Worker&) override {}
 
   std::error_code Dial(std::string_view address);

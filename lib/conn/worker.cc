@@ -2,6 +2,7 @@
 
 #include <xtcp/error.h>
 
+#include <cerrno>
 #include <new>
 #include <utility>
 
@@ -51,18 +52,25 @@ void Worker::Close() {
   loop_.Close();
 }
 
-bool Worker::Deal(AcceptedSocket socket) {
+void Worker::Deal(AcceptedSocket socket) {
+  std::error_code error;
   {
     MutexLock lock(mu_);
-    if (gone_) return false;
     try {
-      dealt_.push_back(std::move(socket));
+      if (gone_) {
+        error = {ECANCELED, std::system_category()};  // its loop is broken
+      } else {
+        dealt_.push_back(std::move(socket));
+      }
     } catch (const std::bad_alloc&) {
-      return false;
+      error = Errc::kNoMemory;
     }
   }
-  Post();
-  return true;
+  if (error) {
+    owner_.ConnectionRefused(error);
+  } else {
+    Post();
+  }
 }
 
 void Worker::RequestStop(StopLevel level) {
@@ -82,13 +90,11 @@ void Worker::RequestQuit() {
 void Worker::Admit(AcceptedSocket socket) {
   std::error_code error = Errc::kNoMemory;
   try {
-    error = Adopt(std::make_shared<ConnImpl>(context_, ConnState::kNew), std::move(socket),
-                  EventType::kAccept);
+    auto conn = std::make_shared<ConnImpl>(context_, ConnState::kNew);
+    error = Adopt(std::move(conn), std::move(socket), EventType::kAccept);
   } catch (const std::bad_alloc&) {
   }
-  if (!error) return;
-  XTCP_LOG_LIMITED(loop_.Now(), kWarn, "a connection was refused: %s", error.message().c_str());
-  owner_.ConnectionRefused(false);
+  if (error) owner_.ConnectionRefused(error);
 }
 
 std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket socket,
@@ -146,7 +152,7 @@ void Worker::TakeDealt() {
   for (AcceptedSocket& socket : dealt) {
     if (stop_.load() != StopLevel::kNone) {
       socket.fd.Reset();
-      owner_.ConnectionRefused(true);
+      owner_.ConnectionRefused({});
     } else {
       Admit(std::move(socket));
     }
@@ -176,7 +182,7 @@ void Worker::RefuseDealt() {
   }
   for (AcceptedSocket& socket : late) {
     socket.fd.Reset();
-    owner_.ConnectionRefused(true);
+    owner_.ConnectionRefused({});
   }
 }
 

@@ -48,8 +48,8 @@ class WorkerOwner {
   // A connection is over: it has delivered kClosed, and its descriptor is closed.
   virtual void ConnectionEnded(const StopReport& ending) = 0;
 
-  // An accepted socket could not be made into a connection, or a stop has overtaken it.
-  virtual void ConnectionRefused(bool by_stop) = 0;
+  // An accepted socket could not be made into a connection; no error: a stop has overtaken it.
+  virtual void ConnectionRefused(std::error_code error) = 0;
 
   // A stop has reached this worker's loop, before its connections see it.
   virtual void StopReachedLoop(class Worker& worker) = 0;
@@ -80,8 +80,8 @@ class Worker final : public Channel {
   // Closes what `Open` opened, and sockets that were dealt too late. After `Run`, or instead.
   void Close();
 
-  // Hands over a socket. False, and the socket is closed, when the worker cannot take it.
-  bool Deal(AcceptedSocket socket) XTCP_EXCLUDES(mu_);
+  // Hands over a socket, or closes it and tells the owner that it was refused.
+  void Deal(AcceptedSocket socket) XTCP_EXCLUDES(mu_);
 
   // How far a stop has gone; it only rises.
   enum class StopLevel : std::uint8_t { kNone, kGraceful, kNow, kNowAfterGraceful };

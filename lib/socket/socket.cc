@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/log.h"
 #include "socket/syscalls.h"
 
 namespace xtcp::internal {
@@ -211,7 +212,10 @@ bool IsSelfConnected(int fd) noexcept {
 int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept {
   int refused = 0;
   const auto apply = [&](int level, int name, std::int64_t value) {
-    if (!Set(fd, level, name, static_cast<int>(value))) ++refused;
+    if (Set(fd, level, name, static_cast<int>(value))) return;
+    ++refused;
+    const std::error_code error = LastError();
+    XTCP_LOG_LIMITED(sys::Now(), kWarn, "a TCP option was refused: %s", error.message().c_str());
   };
   // Said either way: an accepted socket inherits it from an adopted listener.
   apply(IPPROTO_TCP, TCP_NODELAY, options.no_delay ? 1 : 0);

@@ -97,7 +97,8 @@ bool IsSelfConnected(int fd) noexcept;
 
 // ---- Connected
 
-// Best effort; how many of the options the kernel refused. For TCP sockets.
+// Best effort; how many of the options the kernel refused, a line in the log for each. For TCP
+// sockets.
 int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept;
 
 std::error_code LocalAddressOf(int fd, SocketAddress* address) noexcept;

@@ -42,5 +42,59 @@ TEST_CASE("the write deadline runs from when bytes begin to wait", "[R8]") {
   REQUIRE(server.Finish() == "");
 }
 
+TEST_CASE("a peer's end that has arrived by the end of the linger is no cut", "[M19][M21]") {
+  // The loop is late: bytes and end of stream wait when it looks, and the time is over. It takes
+  // one read for each.
+  FaultPlan plan;
+  VirtualClock clock;
+  Options options;
+  options.linger_timeout = milliseconds(500);
+  auto events = std::make_shared<EventRecorder>();
+  TestServer server(events, options);
+  RawPeer peer(server.port());
+  REQUIRE(events->WaitForAccepted(1));
+  REQUIRE_FALSE(events->conn()->Send("bye"));
+  static_cast<void>(server->Stop(StopMode::kGracefullyButNotWait));
+  std::string bytes;
+  REQUIRE(peer.ReadAll(&bytes) == End::kEof);
+  REQUIRE(bytes == "bye");
+  Signal ended;
+  plan.Add({.site = Site::kRecv, .act = [&](int) {
+              ended.Wait();
+              clock.Advance(2 * options.linger_timeout);
+            }});
+  REQUIRE(peer.SendAll("bye"));
+  peer.HalfClose();
+  ended.Set();
+  REQUIRE(events->WaitForClosed(1));
+  CHECK(events->connection().at_closed.reason == CloseReason::kLocalStop);
+  REQUIRE(server.Finish(StopMode::kGracefullyAndWait) == "");
+  CHECK(server.report().connections == 1);
+  CHECK(server.report().cut == 0);
+}
+
+TEST_CASE("with no time to flush, a flush that has ended in time is no cut", "[M16]") {
+  // After the peer's end of stream the kernel takes nothing at first, and all when the time is over.
+  FaultPlan plan;
+  Options options;
+  options.linger_timeout = milliseconds(0);
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = [&](const ConnPtr& conn, std::string_view) {
+    plan.Add({.site = Site::kSend, .error = EAGAIN});
+    plan.Add({.site = Site::kSendMsg, .error = EAGAIN});
+    static_cast<void>(conn->Send("late"));
+  };
+  TestServer server(events, options);
+  RawPeer peer(server.port());
+  REQUIRE(peer.SendAll(Frame("x")));
+  peer.HalfClose();
+  std::string bytes;
+  REQUIRE(peer.ReadAll(&bytes) == End::kEof);
+  CHECK(bytes == "late");
+  REQUIRE(events->WaitForClosed(1));
+  CHECK(events->connection().at_closed.reason == CloseReason::kPeerClosed);
+  REQUIRE(server.Finish() == "");
+}
+
 }  // namespace
 }  // namespace xtcp::test

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -204,10 +205,13 @@ TEST_CASE("an accepted socket whose name is not told is refused", "[F2][E1]") {
 TEST_CASE("options of accepted sockets that cannot be set are passed over", "[F2]") {
   for (const int error : {EINVAL, ENOPROTOOPT, ENOBUFS}) {
     FaultPlan plan;
+    const LogLines log;
     RawListener listener;
     auto events = std::make_shared<EventRecorder>();
     events->on_recv = Echo;
-    Server server(WithDefaults({}, events));
+    Options options;
+    options.user_timeout = std::chrono::seconds(1);
+    Server server(WithDefaults(options, events));
     REQUIRE_FALSE(server.Adopt(listener.fd()));  // from which they are not inherited
     static_cast<void>(listener.Release());
     plan.Add({.site = Site::kSetSockOpt, .error = error, .times = Fault::kAlways});
@@ -215,7 +219,10 @@ TEST_CASE("options of accepted sockets that cannot be set are passed over", "[F2
     RawPeer peer(listener.port());
     CHECK(peer.SendAll(Frame("x")));
     CHECK(peer.ReadFrame() == "x");
-    CHECK(plan.injected() > 0);
+    CHECK(plan.injected() == 2);
+    CHECK(log.With("a TCP option was refused") == 2);
+    CHECK(server.Stats().accept_errors == 1);
+    CHECK(server.Stats().accepted == 1);
     static_cast<void>(server.Stop(StopMode::kImmediately));
     thread.join();
     CHECK(events->Verify() == "");

@@ -137,6 +137,15 @@ std::error_code Scenario(EchoHandler& handler, const sockaddr_in& address, std::
   return error || peer.Read(large.size()) ? error : ended;
 }
 
+// Counts the lines about refused connections; needs no memory for it.
+struct RefusalCounter : Logger {
+  bool Enabled(LogLevel level) const override { return level <= LogLevel::kWarn; }
+  void Log(LogLevel, std::string_view text, const char*, int) override {
+    if (text.starts_with("a connection was refused")) ++lines;
+  }
+  std::atomic<std::uint64_t> lines{0};
+};
+
 TEST_CASE("an allocation that fails costs at most its own connection", "[F4][E2][B1]") {
   const std::size_t loops = GENERATE(1u, 2u);
   const std::uint64_t times = GENERATE(std::uint64_t{1}, FailAllocations::kAlways);
@@ -148,6 +157,8 @@ TEST_CASE("an allocation that fails costs at most its own connection", "[F4][E2]
   std::uint64_t refused = 0, n = 0;
   for (bool failed = true; failed && n < kMost;) {
     CAPTURE(++n);
+    auto log = std::make_shared<RefusalCounter>();
+    SetLogger(log);
     auto handler = std::make_shared<EchoHandler>();
     Options options{handler, std::make_shared<ViewProtocol>()};
     options.loops = loops;
@@ -169,6 +180,7 @@ TEST_CASE("an allocation that fails costs at most its own connection", "[F4][E2]
       static_cast<void>(server.Stop(StopMode::kImmediately));
       thread.join();
     });
+    SetLogger(nullptr);
     CHECK(stands);
     CHECK(unaffected);
     CHECK_FALSE(sent_then);
@@ -179,6 +191,7 @@ TEST_CASE("an allocation that fails costs at most its own connection", "[F4][E2]
     CHECK(stats.accepted == stats.closed);
     CHECK(stats.accepted_bytes == stats.written_bytes + stats.unsent_bytes);
     CHECK(handler->accepted == handler->closed);
+    CHECK(log->lines == stats.refused);
     refused_sends += sent == Errc::kNoMemory;
     refused += stats.refused;
     no_memory += handler->no_memory;

@@ -20,6 +20,7 @@
 #include "support/event_recorder.h"
 #include "support/fault_control.h"
 #include "support/leak_guard.h"
+#include "support/log_lines.h"
 #include "support/raw_peer.h"
 #include "support/test_client.h"
 #include "support/test_protocol.h"
@@ -232,6 +233,7 @@ TEST_CASE("options and a peer's name that fail do not keep a dial from its way",
     for (const int error : {EINVAL, ENOPROTOOPT, ENOBUFS, ENOTCONN}) {
       FaultPlan plan;
       plan.Add({.site = site, .error = error, .times = Fault::kAlways});
+      const LogLines log;
       RawListener listener;
       auto events = std::make_shared<EventRecorder>();
       Options options;
@@ -241,6 +243,7 @@ TEST_CASE("options and a peer's name that fail do not keep a dial from its way",
       REQUIRE(peer.SendAll(Frame("x")));
       REQUIRE(events->WaitForPackets(1));
       CHECK(plan.injected() > 0);
+      CHECK((log.With("a TCP option was refused") > 0) == (site == Site::kSetSockOpt));
       CHECK(client.Finish() == "");
     }
   }
