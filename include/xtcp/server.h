@@ -57,8 +57,9 @@ class XTCP_API Server {
   // IPv4 only where IPv6 is off), "[::]:port" (IPv6 only), "[v6]:port", "unix:/path",
   // "unix:@abstract". Port 0 lets the system choose; `Addresses` tells. A socket file on which
   // nobody answers is removed first, and the file goes when listening ends, if it is still ours. A
-  // name stands for its first address; its look-up may wait. Returns `Errc::kBadAddress`, `kHostNotFound`, `kAlreadyUsed`
-  // (after `Serve`), or the system's error; then nothing is left behind.
+  // name stands for its first address; its look-up may wait. Returns `Errc::kBadAddress`,
+  // `kHostNotFound`, `kAlreadyUsed` (after `Serve`), or the system's error; then nothing is left
+  // behind.
   [[nodiscard]] std::error_code Listen(std::string_view address);
 
   // Takes over a listening stream socket made elsewhere, made non-blocking and close-on-exec here.
@@ -70,9 +71,10 @@ class XTCP_API Server {
   // starts and joins; in those all signals are blocked but the synchronous ones and SIGPROF. The
   // first loop accepts and deals connections to the loops in turn; a connection stays on its loop.
   // Where descriptors or memory run out, its listeners rest together for 75 ms at a time; another
-  // server in the process rests for itself. Returns no error when a stop ended it or came first; `Errc::kNotListening`
-  // without a listener, `kAlreadyUsed` the second time, `kWouldDeadlock` inside a callback. When
-  // the last listener is dead, or a loop fails, it stops gracefully and returns that error.
+  // server in the process rests for itself. Returns no error when a stop ended it or came first;
+  // `Errc::kNotListening` without a listener, `kAlreadyUsed` the second time, `kWouldDeadlock`
+  // inside a callback. When the last listener is dead, or a loop fails, it stops gracefully and
+  // returns that error.
   [[nodiscard]] std::error_code Serve();
 
   // Stops listening, and every connection; `StopMode` says how. Needs no memory and no descriptor.
