@@ -32,6 +32,8 @@ class XTCP_API Packet {
   // The forms that the two above would hide.
   static void* operator new(std::size_t, void* place) noexcept { return place; }
   static void operator delete(void*, void*) noexcept {}
+  static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
+  static void operator delete(void* packet, const std::nothrow_t&) noexcept;
   static void* operator new(std::size_t size, std::align_val_t alignment);
   static void operator delete(void* packet, std::size_t size, std::align_val_t alignment) noexcept;
 

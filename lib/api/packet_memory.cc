@@ -35,6 +35,19 @@ void Packet::Memory::GiveSlowly(void* packet) noexcept {
   ::operator delete(packet);
 }
 
+void* Packet::operator new(std::size_t size, const std::nothrow_t&) noexcept {
+  try {
+    return Memory::Take(size);
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+// After a constructor that threw: of what size, is not said here.
+void Packet::operator delete(void* packet, const std::nothrow_t&) noexcept {
+  ::operator delete(packet);
+}
+
 void* Packet::operator new(std::size_t size, std::align_val_t alignment) {
   return ::operator new(size, alignment);
 }

@@ -107,7 +107,6 @@ bool ConnImpl::IsStopped() const {
 }
 
 ConnStats ConnImpl::Stats() const {
-  const Time now = sys::Now();
   ConnStats stats;
   MutexLock lock(mu_);
   // In this order: what was written had been accepted before.
@@ -122,8 +121,8 @@ ConnStats ConnImpl::Stats() const {
   stats.error = error_;
   if (opened_at_ != Time{0}) {
     const bool closed = state_.load() == ConnState::kClosed;
-    stats.age = std::chrono::duration_cast<std::chrono::milliseconds>(closed ? opened_at_
-                                                                             : now - opened_at_);
+    stats.age = std::chrono::duration_cast<std::chrono::milliseconds>(
+        closed ? opened_at_ : sys::Now() - opened_at_);
   }
   return stats;
 }
