@@ -276,7 +276,7 @@ TEST_CASE("a refusal before the connection stood is answered after kConnected", 
   REQUIRE(events->connection().send_ready == 1);
 }
 
-TEST_CASE("a peer that never reads costs at most the limit", "[M9][M11][R1]") {
+TEST_CASE("a peer that never reads costs at most the limit", "[M9][M11][B5][R1]") {
   Options options;
   options.send_buffer_limit = kMiB;
   auto events = NewRecorder();

@@ -185,6 +185,26 @@ TEST_CASE("Serve without a listener says so, and may be called again with one", 
   REQUIRE(served.server.Serve() == Errc::kAlreadyUsed);
 }
 
+TEST_CASE("a server that is started again gets its port again", "[M35]") {
+  // The end that closes first keeps the connection in TIME_WAIT for a minute (RFC 9293, 3.6.1). Here
+  // that is the old server's, of whose port another program may make use meanwhile: then again.
+  for (int tries = 1;; ++tries) {
+    auto events = std::make_shared<EventRecorder>();
+    TestServer old(events);
+    RawPeer peer(old.port());
+    REQUIRE(events->WaitForAccepted(1));
+    static_cast<void>(old->Stop(StopMode::kGracefullyButNotWait));
+    REQUIRE(peer.ReadAll() == End::kEof);
+    peer.Close();
+    REQUIRE(old.Finish(StopMode::kGracefullyAndWait) == "");
+    Server young(WithDefaults({}, events));
+    const std::error_code error = young.Listen(old.address());
+    if (!error) break;
+    REQUIRE(error == std::errc::address_in_use);
+    REQUIRE(tries < 5);
+  }
+}
+
 TEST_CASE("when the last listener is dead Serve stops gracefully and says why", "[M34]") {
   const int error = GENERATE(EINVAL, EBADF, ENOTSOCK);
   CAPTURE(error);

@@ -8,6 +8,7 @@
 #include <latch>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -335,6 +336,26 @@ TEST_CASE("a stop is a point in the order of sends", "[M10][B3][B4]") {
     REQUIRE(Pieces().Check(received, true) == "");
     peer.Close();
   }
+  REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a graceful stop in OnUnpackError takes its course, also where no way leads on",
+          "[M4][M19][B2]") {
+  auto events = std::make_shared<EventRecorder>();
+  events->on_unpack_error = [](const ConnPtr& conn, std::span<const std::byte>, std::error_code) {
+    static_cast<void>(conn->Send(Piece(0, 0, kTooMuch)));
+    static_cast<void>(conn->Stop(StopMode::kGracefullyButNotWait));
+  };
+  TestServer server(events);
+  RawPeer peer(server.port(), 4096);
+  REQUIRE(peer.SendAll(MarkedFrame(Marker::kNoResync) + Frame("behind")));
+  std::string received;
+  REQUIRE(peer.ReadAll(&received) == End::kEof);
+  REQUIRE(received.size() == kTooMuch);
+  peer.Close();
+  REQUIRE(events->WaitForClosed(1));
+  REQUIRE(events->totals().packets == 0);
+  REQUIRE(events->conn()->Stats().reason == CloseReason::kLocalStop);
   REQUIRE(server.Finish() == "");
 }
 

@@ -734,7 +734,7 @@ TEST_CASE("an immediate stop drops what the same callback has sent", "[M19][S1][
   REQUIRE((dialled ? client->Finish() : server->Finish()) == "");
 }
 
-TEST_CASE("stops that do not wait need nothing that a callback holds", "[M20][M27][S2]") {
+TEST_CASE("stops that do not wait need nothing that a callback holds", "[M20][M27][S2][B5]") {
   // A callback waits for the lock that the caller holds across the stop: were the stop to wait for
   // the callback, or to run one, neither would ever go on.
   const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
