@@ -42,8 +42,9 @@ LIB_FLAGS = $(STD) $(WARNINGS) $(HARDENING) -fvisibility=hidden -fvisibility-inl
   -Iinclude -Ilib
 # Demo programs are compiled as an application would be.
 APP_FLAGS = $(STD) $(WARNINGS) $(HARDENING) -Iinclude
-# What is compared has the flags of the yardstick: all servers alike, and nothing but -O2.
-BENCH_FLAGS = $(STD) $(WARNINGS) -fPIE -Iinclude -Ibench
+# What is compared has the flags of the yardstick: all servers alike, -O2 and no protections. The
+# load and the peers do not see the library's headers.
+BENCH_FLAGS = $(STD) $(WARNINGS) -O2 -g -fPIE -Ibench
 
 # Test code has to compile fast more than run fast, and its arithmetic is not what is tested:
 # undefined behaviour is looked for in the library only.
@@ -297,7 +298,7 @@ build/release/demo/protobuf_chat: $(PROTOBUF_OBJS_release)
 build/release/obj/bench/%.o: bench/%.cc | $(DEPS_FIRST)
 	@mkdir -p $(@D)
 	$(call say,CXX,$@)
-	$(Q)$(CXX) $(BENCH_FLAGS) $(CODE_release) $(DEPEND) $(USER_CXXFLAGS) -c $< -o $@
+	$(Q)$(CXX) $(BENCH_FLAGS) -Iinclude $(DEPEND) $(USER_CXXFLAGS) -c $< -o $@
 
 $(BENCH_PROGRAMS): build/release/%: build/release/obj/%.o $(BENCH_SUPPORT) build/release/libxtcp.a
 	@mkdir -p $(@D)
@@ -317,7 +318,7 @@ $(BENCH_TOOLS) $(BENCH_PEERS): build/release/%: %.cc
 	@mkdir -p $(@D)
 	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
 	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
-	  $(CXX) $(BENCH_FLAGS) $(CODE_release) $(USER_CXXFLAGS) $(filter %.cc,$^) \
+	  $(CXX) $(BENCH_FLAGS) $(USER_CXXFLAGS) $(filter %.cc,$^) \
 	    $(LINK) $(LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
 	fi
 

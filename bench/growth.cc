@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
 #include <exception>
 #include <iostream>
 #include <memory>
@@ -46,6 +47,9 @@ std::vector<std::string> Xtcp(const std::string& loops = "1") {
 }
 std::vector<std::string> Floor() { return {bench::Sibling("peers/floor"), "0"}; }
 
+// The two that a round compares; another is first each time.
+std::array<bool, 2> Turns(int round) { return {round % 2 == 0, round % 2 != 0}; }
+
 // --- Active connections --------------------------------------------------------------------------
 
 void ReportActive() {
@@ -60,8 +64,9 @@ void ReportActive() {
   std::vector<Samples> ours(sizes.size()), theirs(sizes.size());
   for (int round = 0; round < kRounds; ++round) {
     for (std::size_t i = 0; i < sizes.size(); ++i) {
-      ours[i].push_back(cpu_ns(xtcp, sizes[i]));
-      theirs[i].push_back(cpu_ns(floor, sizes[i]));
+      for (const bool us : Turns(round)) {
+        (us ? ours : theirs)[i].push_back(cpu_ns(us ? xtcp : floor, sizes[i]));
+      }
     }
   }
   const auto ratios = [](const Samples& a, const Samples& b) {
@@ -179,7 +184,7 @@ void ReportAccepts() {
   const Server floor(Floor(), bench::ServerCpu());
   Samples rate[2], cpu[2];
   for (int round = 0; round < kRounds; ++round) {
-    for (const bool ours : {true, false}) {
+    for (const bool ours : Turns(round)) {
       const Server& server = ours ? xtcp : floor;
       const Figures figures =
           bench::Run({Load(), "churn", server.port, kSeconds, server.pid()}, bench::LoadCpu());
@@ -210,7 +215,7 @@ void MeasureStop(xtcp::StopMode mode) {
 void ReportStops() {
   Samples ms[2], cpu[2];
   for (int round = 0; round < kRounds; ++round) {
-    for (const bool graceful : {false, true}) {
+    for (const bool graceful : Turns(round)) {
       const Figures figures = bench::Run([&] {
         MeasureStop(graceful ? xtcp::StopMode::kGracefullyAndWait : xtcp::StopMode::kImmediately);
       });
@@ -232,7 +237,7 @@ void ReportLoops() {
   const Server two(Xtcp("2"));
   Samples rate[2], cpu[2], busy[2];
   for (int round = 0; round < kRounds; ++round) {
-    for (const bool second : {false, true}) {
+    for (const bool second : Turns(round)) {
       const Server& server = second ? two : one;
       const Figures figures =
           bench::Run({Load(), "echo", server.port, "100", "64", "64", kSeconds, "2", server.pid()});

@@ -2,7 +2,8 @@
 # Runs benchmarks that are built: bench/run.sh [echo|peers|threads|growth|micro]...
 #
 # The first line describes the machine; then come tables. One thing at a time, so nothing else
-# should run on the machine. CXX is the compiler that built them. With XTCP_BENCH_CSV=FOLDER each table is also written there.
+# should run on the machine. CXX is the compiler that built them. With XTCP_BENCH_CSV=FOLDER each
+# table is also written there.
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 1
 

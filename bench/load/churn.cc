@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <cstdint>
 #include <vector>
 
@@ -22,7 +21,7 @@ void RunChurn(int port, double seconds, pid_t server) {
   };
   const Frames frames(64);
   Epoll epoll;
-  std::vector<char> buffer(frames.size());
+  std::vector<char> buffer(frames.size() + 1);  // room to see an answer that is too long
   std::array<Connection, kAtOnce> connections;
   uint64_t begun = 0;
   const auto begin_one = [&](Connection& connection) {
@@ -47,9 +46,9 @@ void RunChurn(int port, double seconds, pid_t server) {
       const epoll_event& event = events[static_cast<size_t>(i)];
       auto& connection = *static_cast<Connection*>(event.data.ptr);
       if ((event.events & EPOLLOUT) != 0) {
-        frames.Write(connection.number, 0, buffer.data(), buffer.size());
-        if (send(connection.fd, buffer.data(), buffer.size(), MSG_NOSIGNAL) !=
-            static_cast<ssize_t>(buffer.size())) {
+        frames.Write(connection.number, 0, buffer.data(), frames.size());
+        if (send(connection.fd, buffer.data(), frames.size(), MSG_NOSIGNAL) !=
+            static_cast<ssize_t>(frames.size())) {
           Die("send");
         }
         epoll.Modify(connection.fd, EPOLLIN, &connection);
@@ -60,8 +59,7 @@ void RunChurn(int port, double seconds, pid_t server) {
       const auto n = static_cast<size_t>(got);
       if (connection.received + n > frames.size() ||
           !frames.Check(connection.number, connection.received, buffer.data(), n)) {
-        errno = EBADMSG;
-        Die("a wrong answer");
+        DieOfAnswer();
       }
       connection.received += n;
       if (connection.received < frames.size()) continue;

@@ -23,6 +23,11 @@ using std::uint64_t;
   std::_Exit(1);
 }
 
+[[noreturn]] inline void DieOfAnswer() {
+  errno = EBADMSG;
+  Die("a wrong answer");
+}
+
 inline uint64_t ReadClock(clockid_t clock) {
   timespec now{};
   if (clock_gettime(clock, &now) != 0) Die("clock_gettime");

@@ -56,6 +56,7 @@ class Echo {
   }
 
   uint64_t messages() const { return messages_; }
+  uint64_t all_messages() const { return all_messages_; }
   const Histogram& round_trips() const { return round_trips_; }
 
  private:
@@ -103,14 +104,14 @@ class Echo {
     const auto n = static_cast<uint64_t>(got);
     if (connection.received + n > connection.sent ||
         !frames_.Check(connection.number, connection.received, buffer_.data(), n)) {
-      errno = EBADMSG;
-      Die("a wrong answer");
+      DieOfAnswer();
     }
     const uint64_t now = Now();
     uint64_t frame = connection.received / frames_.size();
     connection.received += n;
     for (; frame < connection.received / frames_.size(); ++frame) {
       --open_frames_;
+      ++all_messages_;
       if (now < begin_ || now >= end_) continue;
       ++messages_;
       round_trips_.Add(now - connection.sent_at[frame % depth_]);
@@ -126,6 +127,7 @@ class Echo {
   uint64_t end_ = 0;
   uint64_t open_frames_ = 0;
   uint64_t messages_ = 0;
+  uint64_t all_messages_ = 0;
   Histogram round_trips_;
 };
 
@@ -158,9 +160,11 @@ void RunEcho(int port, size_t connections, size_t payload, size_t depth, double 
     cpu = CpuOf(server) - before;
   }
   uint64_t messages = 0;
+  uint64_t all_messages = 0;
   Histogram round_trips;
   for (const auto& part : parts) {
     messages += part->messages();
+    all_messages += part->all_messages();
     round_trips.Add(part->round_trips());
   }
   if (messages == 0) Die("no answer in time");
@@ -172,6 +176,7 @@ void RunEcho(int port, size_t connections, size_t payload, size_t depth, double 
   Figure("p99_us", round_trips.Percentile(0.99));
   Figure("p999_us", round_trips.Percentile(0.999));
   Figure("max_us", round_trips.Percentile(1));
+  Figure("all_messages", static_cast<double>(all_messages));
 }
 
 }  // namespace load

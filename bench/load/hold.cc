@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <cstdio>
 #include <vector>
 
@@ -38,24 +37,23 @@ void RunHold(int port, size_t connections, size_t payload, bool half) {
         static_cast<ssize_t>(buffer.size())) {
       Die("recv");
     }
-    if (!frames.Check(i, 0, buffer.data(), buffer.size())) {
-      errno = EBADMSG;
-      Die("a wrong answer");
-    }
+    if (!frames.Check(i, 0, buffer.data(), buffer.size())) DieOfAnswer();
     if (!half) continue;
     frames.Write(i, frames.size(), buffer.data(), buffer.size() / 2);
     SendAll(fd, buffer.data(), buffer.size() / 2);
   }
   std::printf("ready\n");
   std::fflush(stdout);
-  // Whatever the order, each is closed as soon as the server has ended it.
+  // Each is closed as soon as the server has ended it, whatever the order. Nothing else may come.
   Epoll epoll;
   for (int& fd : fds) epoll.Add(fd, EPOLLIN | EPOLLRDHUP, &fd);
   std::array<epoll_event, 512> events;
   for (size_t open = fds.size(); open > 0;) {
     const int count = epoll.Wait(events.data(), events.size());
     for (int i = 0; i < count; ++i) {
-      close(*static_cast<int*>(events[static_cast<size_t>(i)].data.ptr));
+      const int fd = *static_cast<int*>(events[static_cast<size_t>(i)].data.ptr);
+      if (recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT) > 0) DieOfAnswer();
+      close(fd);
     }
     open -= static_cast<size_t>(count);
   }

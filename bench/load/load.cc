@@ -5,7 +5,8 @@
 //   load echo PORT CONNECTIONS PAYLOAD DEPTH SECONDS THREADS PID
 //     Keeps DEPTH frames on their way on each connection. Figures: messages a second, CPU time of
 //     the server PID for a message, percentiles of the round trip. The first quarter of the time
-//     is not measured.
+//     is not measured; all messages, that quarter's too, are counted for those who count the
+//     server's instructions.
 //   load churn PORT SECONDS PID
 //     Connects, echoes one frame of 64 bytes, closes; 64 connections at a time.
 //   load hold PORT CONNECTIONS PAYLOAD [half]
