@@ -107,6 +107,7 @@ bool ConnImpl::IsStopped() const {
 }
 
 ConnStats ConnImpl::Stats() const {
+  const Time now = sys::Now();  // no system call under the lock
   ConnStats stats;
   MutexLock lock(mu_);
   // In this order: what was written had been accepted before.
@@ -121,8 +122,9 @@ ConnStats ConnImpl::Stats() const {
   stats.error = error_;
   if (opened_at_ != Time{0}) {
     const bool closed = state_.load() == ConnState::kClosed;
-    stats.age = std::chrono::duration_cast<std::chrono::milliseconds>(
-        closed ? opened_at_ : sys::Now() - opened_at_);
+    // A connection may have begun since.
+    const Time age = closed ? opened_at_ : std::max(now - opened_at_, Time{0});
+    stats.age = std::chrono::duration_cast<std::chrono::milliseconds>(age);
   }
   return stats;
 }
