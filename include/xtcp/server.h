@@ -23,7 +23,7 @@ struct ServerStats {
   std::uint64_t accepted = 0;       // connections admitted
   std::uint64_t refused = 0;        // over `max_connections`, or their set-up failed
   std::uint64_t closed = 0;         // of those admitted
-  std::uint64_t accept_errors = 0;  // see below
+  std::uint64_t accept_errors = 0;  // see above
   std::uint64_t exceptions = 0;     // that left user code
 
   std::uint64_t received_bytes = 0;

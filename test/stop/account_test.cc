@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "support/event_recorder.h"
+#include "support/one_connection.h"
 #include "support/raw_peer.h"
 #include "support/stop_books.h"
 #include "support/stop_pieces.h"
@@ -163,36 +164,21 @@ TEST_CASE("a Unix socket has unsent bytes, but none unacknowledged", "[M21][M23]
 
 TEST_CASE("a stop that finds its connection ended reports nothing; its account has the loss",
           "[M20][M21][B1]") {
-  const bool dialled = GENERATE(false, true);
-  auto events = std::make_shared<EventRecorder>();
-  std::optional<TestServer> server;
-  std::optional<TestClient> client;
-  RawListener listener;
-  RawPeer peer;
-  if (dialled) {
-    client.emplace(events, listener.address());
-    peer = listener.Accept();
-    REQUIRE(events->WaitForConnected(1));
-  } else {
-    server.emplace(events);
-    peer = RawPeer(server->port(), 4096);
-    REQUIRE(events->WaitForAccepted(1));
-  }
-  const ConnPtr conn = events->conn();
-  REQUIRE_FALSE(conn->Send(Piece(0, 0, kTooMuch)));
-  REQUIRE(WaitUntil([&] { return conn->Stats().written_bytes > 0; }));
-  peer.Reset();
-  REQUIRE(events->WaitForClosed(1));
-  REQUIRE(conn->Stats().unsent_bytes() > 0);
+  OneConnection one(GENERATE(Kind::kAccepted, Kind::kDialled));
+  REQUIRE_FALSE(one.conn->Send(Piece(0, 0, kTooMuch)));
+  REQUIRE(WaitUntil([&] { return one.conn->Stats().written_bytes > 0; }));
+  one.peer.Reset();
+  REQUIRE(one.events->WaitForClosed(1));
+  REQUIRE(one.conn->Stats().unsent_bytes() > 0);
   for (const StopMode mode : {StopMode::kGracefullyAndWait, StopMode::kImmediately,
                               StopMode::kGracefullyButNotWait, StopMode::kGracefullyAndWait}) {
     CAPTURE(Name(mode));
     StopReport report;
-    WithinDeadline("a stop", [&] { report = conn->Stop(mode); });
+    WithinDeadline("a stop", [&] { report = one.conn->Stop(mode); });
     REQUIRE(Text(report) == OnlyConnections(0));
   }
-  REQUIRE(conn->Stats().reason == CloseReason::kPeerReset);
-  REQUIRE((dialled ? client->Finish() : server->Finish()) == "");
+  REQUIRE(one.conn->Stats().reason == CloseReason::kPeerReset);
+  REQUIRE(one.Finish() == "");
 }
 
 TEST_CASE("a report is the sum over connections that end in different ways", "[M21][B1]") {

@@ -27,6 +27,21 @@ inline constexpr std::array kModes = {StopMode::kImmediately, StopMode::kGracefu
 inline constexpr std::array kGracefulModes = {StopMode::kGracefullyButNotWait,
                                               StopMode::kGracefullyAndWait};
 
+// What is stopped.
+enum class Target { kServer, kAccepted, kDialled };
+
+inline std::string_view NameOf(Target target) {
+  switch (target) {
+    case Target::kServer:
+      return "server";
+    case Target::kAccepted:
+      return "accepted connection";
+    case Target::kDialled:
+      return "dialled connection";
+  }
+  return "?";
+}
+
 inline std::string_view Name(StopMode mode) {
   switch (mode) {
     case StopMode::kImmediately:
