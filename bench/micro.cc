@@ -24,8 +24,8 @@
 #include <vector>
 
 #include "buffer/block_pool.h"
+#include "buffer/inbound_buffer.h"
 #include "buffer/outbound_buffer.h"
-#include "buffer/ring_buffer.h"
 #include "micro/no_kernel.h"
 #include "reactor/mailbox.h"
 #include "reactor/timer_queue.h"
@@ -46,27 +46,27 @@ void Check(bool good) {
 
 // --- The operations ------------------------------------------------------------------------------
 
-// The rest of a packet comes into the ring and leaves it; the block is kept.
-void Ring(std::uint64_t n) {
+// The rest of a packet comes into the buffer and leaves it; the block is kept.
+void Inbound(std::uint64_t n) {
   BlockPool pool;
-  RingBuffer ring;
-  Check(ring.Append(kMessage, 4096, pool));
+  InboundBuffer buffer;
+  Check(buffer.Append(kMessage, 4096, pool));
   for (std::uint64_t i = 0; i < n; ++i) {
-    Check(ring.Append(kMessage, 4096, pool));
-    Check(ring.View().size() == 2 * kMessage.size());
-    ring.Consume(kMessage.size(), pool);
+    Check(buffer.Append(kMessage, 4096, pool));
+    Check(buffer.View().size() == 2 * kMessage.size());
+    buffer.Consume(kMessage.size(), pool);
   }
-  ring.Clear(pool);
+  buffer.Clear(pool);
 }
 
-// The same with a ring that is empty in between, as a connection that had half a packet: its block
+// The same with a buffer that is empty in between, as a connection that had half a packet: its block
 // comes from the pool and goes back.
-void RingFromPool(std::uint64_t n) {
+void InboundFromPool(std::uint64_t n) {
   BlockPool pool;
-  RingBuffer ring;
+  InboundBuffer buffer;
   for (std::uint64_t i = 0; i < n; ++i) {
-    Check(ring.Append(kMessage, 4096, pool));
-    ring.Consume(kMessage.size(), pool);
+    Check(buffer.Append(kMessage, 4096, pool));
+    buffer.Consume(kMessage.size(), pool);
   }
 }
 
@@ -198,8 +198,8 @@ struct Operation {
   void (*run)(std::uint64_t n);
 };
 const std::vector<Operation> kOperations = {
-    {"ring", "ring buffer: append and consume 64 bytes", Ring},
-    {"ring-pool", "the same with a block from the pool", RingFromPool},
+    {"inbound", "inbound buffer: append and consume 64 bytes", Inbound},
+    {"inbound-pool", "the same with a block from the pool", InboundFromPool},
     {"outbound", "outbound buffer: queue and take 64 bytes", Outbound},
     {"splice", "the same over the two sides", Splice},
     {"serve-1", "Unpack + OnEvent + Send: 1 frame a read", ServeOne},

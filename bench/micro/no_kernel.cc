@@ -111,7 +111,12 @@ ssize_t Write(int, const void*, std::size_t size) {
 }
 
 int Lstat(const char*, struct stat*) { return Fail(ENOENT); }
+void WaitWhile(const std::atomic<std::uint32_t>&, std::uint32_t) {}
+void NotifyAll(std::atomic<std::uint32_t>&) {}
 int Unlink(const char*) { return 0; }
+int Fstat(int, struct stat*) { return -1; }
+int OpenFile(const char*, int, mode_t) { return -1; }
+int Flock(int, int) { return 0; }
 int GetRlimit(int, rlimit* limit) {
   limit->rlim_cur = limit->rlim_max = 1024;
   return 0;

@@ -22,20 +22,27 @@ class XTCP_API Packet {
   // A short text for logs; "packet" unless overridden.
   virtual std::string ToString() const;
 
-  // Packets come and go at the rate of the traffic, so small ones are kept on a list of their
-  // thread and used again. A derived class may have its own operators instead.
+  // Packets are allocated at the rate of the traffic, so small ones are recycled through a free list
+  // of their thread. In a program that runs under valgrind's memcheck, or with a sanitizer, they are
+  // not, so that a packet used after its end is found. A derived class may have its own operators
+  // instead.
   static void* operator new(std::size_t size) { return Memory::Take(size); }
   static void operator delete(void* packet, std::size_t size) noexcept {
     Memory::Give(packet, size);
   }
 
-  // The forms that the two above would hide.
+  // The other forms, all of which the two above would hide. An alignment that the allocator does not
+  // give anyway (`alignas` of more than 16) leaves the list alone.
   static void* operator new(std::size_t, void* place) noexcept { return place; }
   static void operator delete(void*, void*) noexcept {}
   static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
   static void operator delete(void* packet, const std::nothrow_t&) noexcept;
   static void* operator new(std::size_t size, std::align_val_t alignment);
   static void operator delete(void* packet, std::size_t size, std::align_val_t alignment) noexcept;
+  static void* operator new(std::size_t size, std::align_val_t alignment,
+                            const std::nothrow_t&) noexcept;
+  static void operator delete(void* packet, std::align_val_t alignment,
+                              const std::nothrow_t&) noexcept;
 
  private:
   // Where packets that are gone leave their memory to those to come: a list for each size on each
@@ -93,6 +100,10 @@ struct UnpackResult {
   PacketPtr packet{};
   std::size_t size = 0;  // bytes of the view that this answer consumes
   std::error_code error{};
+
+  // With "more bytes are needed": how many in all, counted from the beginning of the view. `Unpack` is
+  // not called again until so many wait. 0, or not more than the view: with the next bytes.
+  std::size_t need = 0;
 };
 
 // How packets look on the wire.
@@ -129,6 +140,12 @@ class XTCP_API Protocol {
   // ends it with kPacketTooLarge. The view is valid during the call, and for a packet that keeps a
   // part of it until `OnEvent` returns; a packet that leaves `OnEvent` must own its bytes. Loop
   // thread only.
+  //
+  // A protocol that knows from a length field how long its packet is says so in `need`, and one that
+  // has searched all of the view for a delimiter may ask for a good deal more: else a peer that
+  // trickles a long packet has it looked at again with every few bytes. When the stream ends first,
+  // `Unpack` gets what there is once more, if there are bytes that it has not seen. More than the
+  // limit ends the connection at once (kPacketTooLarge). Nothing is reserved because of `need`.
   virtual UnpackResult Unpack(std::span<const std::byte> buf) const = 0;
 
   // Packs into `*out`, which is replaced: for packing once and sending to many. On an error, the

@@ -87,7 +87,8 @@ class XTCP_API Server {
   // Where it listens, or listened, in the order of `Listen` and `Adopt`.
   std::vector<Address> Addresses() const;
 
-  // Connections that are admitted and have not delivered `kClosed` yet.
+  // Connections that are admitted and not closed. One that delivers `kClosed` does not count any more:
+  // its descriptor is closed, and its place under `Options::max_connections` is free.
   std::size_t ConnectionCount() const;
 
   ServerStats Stats() const;

@@ -1,13 +1,38 @@
 // Packet's operator new and delete: a free list per thread and size. A packet may be freed on
 // another thread than it was made on; it then joins that thread's list, which is bounded.
 
+#include <link.h>
 #include <xtcp/protocol.h>
 
 #include <cstddef>
+#include <cstring>
 #include <new>
 #include <utility>
 
+// Whether a sanitizer's runtime is in the program, whoever was compiled for it: null where it is not.
+extern "C" {
+[[gnu::weak]] void __asan_init();
+[[gnu::weak]] void __hwasan_init();
+[[gnu::weak]] void __msan_init();
+[[gnu::weak]] void __tsan_init();
+}
+
 namespace xtcp {
+namespace {
+
+// valgrind(1) loads this into the program that it checks.
+int IsMemcheck(dl_phdr_info* object, std::size_t, void*) {
+  return std::strstr(object->dlpi_name, "/vgpreload_memcheck-") != nullptr ? 1 : 0;
+}
+
+// Whether somebody looks for packets that are used after their end: then each comes from the
+// allocator and goes back to it.
+bool MemoryIsWatched() noexcept {
+  return __asan_init != nullptr || __hwasan_init != nullptr || __msan_init != nullptr ||
+         __tsan_init != nullptr || ::dl_iterate_phdr(IsMemcheck, nullptr) != 0;
+}
+
+}  // namespace
 
 constinit thread_local Packet::Memory::List Packet::Memory::lists_[kLargest / kStep]{};
 
@@ -26,12 +51,12 @@ struct Packet::Memory::Cleaner {
   }
 };
 
-// The list is full, or this thread has none yet. Under a sanitizer there is never one: every packet
-// comes from the allocator, so that a use after free is seen.
+// The list is full, or this thread has none yet.
 void Packet::Memory::GiveSlowly(void* packet) noexcept {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  thread_local Cleaner cleaner;
-#endif
+  static const bool memory_is_watched = MemoryIsWatched();
+  if (!memory_is_watched) {
+    thread_local Cleaner cleaner;
+  }
   ::operator delete(packet);
 }
 
@@ -46,6 +71,16 @@ void* Packet::operator new(std::size_t size, const std::nothrow_t&) noexcept {
 // After a constructor that threw: of what size, is not said here.
 void Packet::operator delete(void* packet, const std::nothrow_t&) noexcept {
   ::operator delete(packet);
+}
+
+void* Packet::operator new(std::size_t size, std::align_val_t alignment,
+                           const std::nothrow_t& nothrow) noexcept {
+  return ::operator new(size, alignment, nothrow);
+}
+
+void Packet::operator delete(void* packet, std::align_val_t alignment,
+                             const std::nothrow_t&) noexcept {
+  ::operator delete(packet, alignment);
 }
 
 void* Packet::operator new(std::size_t size, std::align_val_t alignment) {

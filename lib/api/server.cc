@@ -10,6 +10,8 @@
 #include "base/callback_scope.h"
 #include "base/log.h"
 #include "base/mutex.h"
+#include "base/scope.h"
+#include "base/thread_end.h"
 #include "base/validate_options.h"
 #include "conn/acceptor.h"
 #include "conn/worker.h"
@@ -61,17 +63,20 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
   void StopReachedLoop(Worker& worker) override;
 
   // AcceptSink, on the first worker's thread.
+  bool MayAccept() const override { return !workers_.front()->IsStopping(); }
   bool MayAdmit() override;
   void Accepted(AcceptedSocket socket) override;
   void SetUpFailed(std::error_code error) override { ConnectionRefused(error); }
   void AcceptFailed() override;
   void ListenerDied(std::error_code error) override;
 
-  std::error_code AddListener(UniqueFd& fd, const SocketFile& file,
-                              const internal::TcpOptions* apply);
+  std::error_code AddListener(UniqueFd& fd, SocketFile& file, const internal::TcpOptions* apply);
+  std::error_code Start();
+  void End();
   std::error_code MakeWorkers();
   std::error_code StartAcceptors();
   void RunWorkers();
+  void JoinThreads();
   void RunWorker(Worker& worker);
   void Fail(std::error_code error);
   void QuitWorkers();
@@ -119,7 +124,10 @@ std::error_code Server::Inside::Listen(std::string_view address) {
       {.backlog = options_.backlog, .reuse_port = options_.reuse_port, .tcp = tcp_}, &fd, &file);
   if (error) return error;
   error = AddListener(fd, file, nullptr);
-  if (error) file.RemoveIfStillOurs();
+  if (error) {
+    fd.Reset();
+    file.Remove();
+  }
   return error;
 }
 
@@ -130,13 +138,14 @@ std::error_code Server::Inside::Adopt(int fd) {
   }
   if (const std::error_code error = internal::PrepareAdopted(fd)) return error;
   UniqueFd owned(fd);
-  const std::error_code error = AddListener(owned, SocketFile{}, &tcp_);
+  SocketFile none;
+  const std::error_code error = AddListener(owned, none, &tcp_);
   if (error) (void)owned.Release();  // it stays the caller's
   return error;
 }
 
-// Takes `fd` over when there is no error.
-std::error_code Server::Inside::AddListener(UniqueFd& fd, const SocketFile& file,
+// Takes `fd` and `file` over when there is no error.
+std::error_code Server::Inside::AddListener(UniqueFd& fd, SocketFile& file,
                                             const internal::TcpOptions* apply) {
   SocketAddress bound;
   if (const std::error_code error = internal::LocalAddressOf(fd.get(), &bound)) return error;
@@ -150,7 +159,7 @@ std::error_code Server::Inside::AddListener(UniqueFd& fd, const SocketFile& file
     addresses_.reserve(addresses_.size() + 1);
     acceptors_.reserve(acceptors_.size() + 1);
     Address address = internal::ToAddress(bound);
-    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, file, apply));
+    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, std::move(file), apply));
     addresses_.push_back(std::move(address));
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
@@ -179,14 +188,27 @@ std::error_code Server::Inside::Serve() {
     CloseAll();  // what was opened after the stop
     return {};
   }
-  std::error_code error = MakeWorkers();
-  if (!error) error = StartAcceptors();
-  if (!error) RunWorkers();
+  const internal::AtScopeEnd end([this] { End(); });  // also when this thread ends in a callback
+  if (const std::error_code error = Start()) return error;
+  RunWorkers();
+  JoinThreads();
+  MutexLock lock(mu_);
+  return error_;
+}
+
+std::error_code Server::Inside::Start() {
+  const internal::CancellationOff off;
+  const std::error_code error = MakeWorkers();
+  return error ? error : StartAcceptors();
+}
+
+void Server::Inside::End() {
+  const internal::CancellationOff off;
+  JoinThreads();
   CloseAll();
   MutexLock lock(mu_);
   life_ = Life::kEnded;
   ended_.NotifyAll();
-  return error ? error : error_;
 }
 
 std::error_code Server::Inside::MakeWorkers() {
@@ -241,11 +263,21 @@ void Server::Inside::RunWorkers() {
     threads_.push_back(std::move(thread));
   }
   RunWorker(*workers_.front());
-  for (std::thread& thread : threads_) thread.join();
 }
 
 void Server::Inside::RunWorker(Worker& worker) {
-  if (const std::error_code error = worker.Run()) Fail(error);
+  try {
+    if (const std::error_code error = worker.Run()) Fail(error);
+  } catch (const internal::ForcedUnwind&) {
+    Fail({ECANCELED, std::system_category()});
+    throw;
+  }
+}
+
+void Server::Inside::JoinThreads() {
+  const internal::CancellationOff off;
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 void Server::Inside::CloseAll() {
@@ -352,12 +384,17 @@ StopReport Server::Inside::Stop(StopMode mode) {
     tell = level > stop_ && life_ == Life::kServing;
     quit = tell && open_ == 0;
     stop_ = std::max(stop_, level);
+    // Before the lock is released, since a second stop, which returns at once, promises it as well:
+    // from now on no Send is accepted.
+    if (tell) {
+      for (const std::unique_ptr<Worker>& worker : workers_) worker->NoteStop(level);
+    }
     if (life_ == Life::kIdle) idle.swap(acceptors_);
     report.connections = report_.connections;
   }
   for (const std::unique_ptr<Acceptor>& acceptor : idle) acceptor->Close();
   if (tell) {
-    for (const std::unique_ptr<Worker>& worker : workers_) worker->RequestStop(level);
+    for (const std::unique_ptr<Worker>& worker : workers_) worker->Post();
   }
   if (quit) QuitWorkers();
   if (would_deadlock) report.error = Errc::kWouldDeadlock;
@@ -425,14 +462,16 @@ Server::Server(Options options) {
 }
 
 Server::~Server() {
+  const internal::CancellationOff off;
   inside_->Stop(StopMode::kImmediately);
   if (!InsideCallback()) inside_->WaitForEnd();
 }
 
-// Those that may outlast the handle keep the inside themselves.
+// Those that may outlast the handle keep the inside themselves. What makes system calls outside the
+// loops cannot be cancelled in the middle.
 std::error_code Server::ListenAndServe(std::string_view address) {
   const std::shared_ptr<Inside> inside = inside_;
-  const std::error_code error = InsideCallback() ? Errc::kWouldDeadlock : inside->Listen(address);
+  const std::error_code error = InsideCallback() ? Errc::kWouldDeadlock : Listen(address);
   return error ? error : inside->Serve();
 }
 
@@ -442,13 +481,20 @@ std::error_code Server::Serve() {
 }
 
 StopReport Server::Stop(StopMode mode) {
+  const internal::CancellationOff off;
   const std::shared_ptr<Inside> inside = inside_;
   return inside->Stop(mode);
 }
 
-std::error_code Server::Listen(std::string_view address) { return inside_->Listen(address); }
+std::error_code Server::Listen(std::string_view address) {
+  const internal::CancellationOff off;
+  return inside_->Listen(address);
+}
 
-std::error_code Server::Adopt(int listening_fd) { return inside_->Adopt(listening_fd); }
+std::error_code Server::Adopt(int listening_fd) {
+  const internal::CancellationOff off;
+  return inside_->Adopt(listening_fd);
+}
 
 bool Server::IsStopped() const { return inside_->IsStopped(); }
 

@@ -23,7 +23,13 @@ namespace xtcp::internal {
 // The same for hot paths: on where XTCP_DEBUG_CHECKS is defined (the sanitizer builds define it),
 // elsewhere compiled but never evaluated.
 #ifdef XTCP_DEBUG_CHECKS
+namespace xtcp::internal {
+inline constexpr bool kDebugChecks = true;
+}
 #define XTCP_DCHECK(condition, text) XTCP_CHECK(condition, text)
 #else
+namespace xtcp::internal {
+inline constexpr bool kDebugChecks = false;
+}
 #define XTCP_DCHECK(condition, text) static_cast<void>(sizeof((condition) ? text : text))
 #endif

@@ -12,6 +12,7 @@
 
 #include "base/callback_scope.h"
 #include "base/mutex.h"
+#include "base/thread_end.h"
 
 namespace xtcp {
 namespace internal {
@@ -43,6 +44,7 @@ constinit thread_local bool inside_logger = false;
 template <typename Function>
 void CallLogger(const Function& function) noexcept {
   const CallbackScope scope;
+  const CancellationOff off;  // a logger writes, and nothing here may be unwound
   inside_logger = true;
   try {
     function();

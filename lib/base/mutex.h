@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "base/thread_annotations.h"
+#include "base/thread_end.h"
 
 namespace xtcp::sys {
 
@@ -48,8 +49,10 @@ class CondVar {
   CondVar(const CondVar&) = delete;
   CondVar& operator=(const CondVar&) = delete;
 
-  // Gives `mu` up, waits, takes it again. It may wake for no reason: call it in a loop.
+  // Gives `mu` up, waits, takes it again. It may wake for no reason: call it in a loop. It is no
+  // cancellation point (pthreads(7)).
   void Wait(Mutex& mu) XTCP_REQUIRES(mu) {
+    const CancellationOff off;
     std::unique_lock<sys::Mutex> lock(mu.mu_, std::adopt_lock);
     condition_.wait(lock);
     lock.release();  // the caller's MutexLock unlocks it

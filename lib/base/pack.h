@@ -11,6 +11,7 @@
 
 #include "base/callback_scope.h"
 #include "base/log.h"
+#include "base/thread_end.h"
 
 namespace xtcp::internal {
 
@@ -21,7 +22,7 @@ namespace xtcp::internal {
 // held.
 template <typename Allocate, typename Clock>
 std::error_code PackPacket(const Protocol& protocol, const Packet& packet, const Allocate& allocate,
-                           Clock now) noexcept {
+                           Clock now) {
   const CallbackScope scope;
   try {
     const std::size_t size = protocol.PackSize(packet);
@@ -35,6 +36,8 @@ std::error_code PackPacket(const Protocol& protocol, const Packet& packet, const
     return {};
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
+  } catch (const ForcedUnwind&) {
+    throw;
   } catch (const std::exception& exception) {
     XTCP_LOG_LIMITED(now(), kError, "an exception left PackSize or PackTo: %s", exception.what());
     return Errc::kBadPacket;

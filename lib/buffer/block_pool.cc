@@ -1,5 +1,6 @@
 #include "buffer/block_pool.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -22,8 +23,10 @@ void* BlockPool::Take(std::size_t size) noexcept {
     MutexLock lock(mu_);
     Class& blocks = ClassOf(block_size);
     blocks.used_bytes += block_size;
+    blocks.peak_bytes = std::max(blocks.peak_bytes, blocks.used_bytes);
     if (blocks.first != nullptr) {
       blocks.kept_bytes -= block_size;
+      kept_bytes_ -= block_size;
       return std::exchange(blocks.first, blocks.first->next);
     }
   }
@@ -46,17 +49,49 @@ void BlockPool::Give(void* block, std::size_t size) noexcept {
     MutexLock lock(mu_);
     Class& blocks = ClassOf(block_size);
     blocks.used_bytes -= block_size;
-    if (blocks.kept_bytes + block_size > kKeptPerSize) blocks.overflowed = true;
-    if (blocks.overflowed && blocks.used_bytes == 0) {
-      unwanted->next = blocks.first;
-      blocks = Class{};
-    } else if (blocks.kept_bytes + block_size <= kKeptPerSize) {
+    const std::size_t kept = blocks.kept_bytes + block_size;
+    if (kept <= kLeastKept || (kept <= blocks.limit && kept_bytes_ + block_size <= kMostKept)) {
       unwanted->next = std::exchange(blocks.first, unwanted);
-      blocks.kept_bytes += block_size;
       unwanted = nullptr;
+      blocks.kept_bytes += block_size;
+      kept_bytes_ += block_size;
+    }
+    if (blocks.used_bytes == 0) {
+      Free* const all = EndBurst(blocks);
+      if (unwanted == nullptr) {
+        unwanted = all;
+      } else {
+        unwanted->next = all;
+      }
     }
   }
   Delete(unwanted);
+}
+
+// All blocks of a size are back. What is to be let go.
+BlockPool::Free* BlockPool::EndBurst(Class& blocks) {
+  const std::size_t peak = std::exchange(blocks.peak_bytes, 0);
+  if (peak <= blocks.limit) {
+    if (peak < blocks.limit / 2) {
+      blocks.limit = std::max(kLeastKept, blocks.limit - blocks.limit / 64);
+    }
+    return nullptr;
+  }
+  blocks.limit = std::min(kMostKept, 2 * blocks.limit);
+  kept_bytes_ -= std::exchange(blocks.kept_bytes, 0);
+  return std::exchange(blocks.first, nullptr);
+}
+
+void BlockPool::Trim() noexcept {
+  for (std::size_t i = 0; i < kClasses; ++i) {
+    Free* unwanted = nullptr;
+    {
+      MutexLock lock(mu_);
+      kept_bytes_ -= std::exchange(classes_[i].kept_bytes, 0);
+      unwanted = std::exchange(classes_[i].first, nullptr);
+    }
+    Delete(unwanted);
+  }
 }
 
 }  // namespace xtcp::internal

@@ -16,14 +16,21 @@ namespace {
 
 bool IsWildcard(const SocketAddress& address) {
   if (address.base.sa_family == AF_INET) return address.ipv4.sin_addr.s_addr == INADDR_ANY;
-  return address.base.sa_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&address.ipv6.sin6_addr);
+  if (address.base.sa_family != AF_INET6) return false;
+  const in6_addr& host = address.ipv6.sin6_addr;
+  // "::", and "::ffff:0.0.0.0", which somebody else's listener may be bound to.
+  return IN6_IS_ADDR_UNSPECIFIED(&host) ||
+         (IN6_IS_ADDR_V4MAPPED(&host) && host.s6_addr32[3] == INADDR_ANY);
 }
 
 }  // namespace
 
-Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file,
+Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file,
                    const TcpOptions* apply)
-    : address_(address), file_(file), apply_(apply), every_address_(IsWildcard(address)) {
+    : address_(address),
+      file_(std::move(file)),
+      apply_(apply),
+      every_address_(IsWildcard(address)) {
   fd_ = std::move(fd);
 }
 
@@ -40,16 +47,18 @@ void Acceptor::Close() {
     loop_->Unwatch(this);
     loop_->Disarm(this);
   }
-  file_.RemoveIfStillOurs();
   fd_.Reset();
+  file_.Remove();
 }
 
 void Acceptor::HandleEvents(std::uint32_t) {
-  if (loop_->Now() < pause_->until) {  // another listener has just failed
+  if (pause_->until.count() != 0 && sys::Now() < pause_->until) {  // another one has just failed
     Sleep(pause_->until);
     return;
   }
   for (int i = 0; i < kAcceptsPerTurn && fd_.valid(); ++i) {
+    // Those who wait are not fetched only to be reset: others may share the listener, and serve them.
+    if (!sink_->MayAccept()) return;
     AcceptResult accepted = Accept(fd_.get());
     const AcceptOutcome outcome = ClassifyAccept(accepted.error);
     if (outcome == AcceptOutcome::kConnection) {
@@ -73,7 +82,7 @@ void Acceptor::HandleEvents(std::uint32_t) {
 
 void Acceptor::HandleTimer() {
   // It does not try at once: the poller knows which listeners have something to accept.
-  if (loop_->Rewatch(this, EPOLLIN)) loop_->Arm(this, loop_->Now() + kExhaustedPause);
+  if (loop_->Rewatch(this, EPOLLIN)) loop_->Arm(this, sys::Now() + kExhaustedPause);
 }
 
 void Acceptor::Take(AcceptResult accepted) {
@@ -99,7 +108,7 @@ void Acceptor::Take(AcceptResult accepted) {
 }
 
 void Acceptor::Rest(int error) {
-  const std::chrono::nanoseconds now = loop_->Now();
+  const std::chrono::nanoseconds now = sys::Now();
   if (pause_->logged_at.count() == 0 || now - pause_->logged_at >= std::chrono::seconds(1)) {
     pause_->logged_at = now;
     XTCP_LOG(kWarn, "accepting rests for lack of descriptors or memory: %s",
@@ -111,7 +120,9 @@ void Acceptor::Rest(int error) {
 }
 
 void Acceptor::Sleep(std::chrono::nanoseconds until) {
-  if (!loop_->Rewatch(this, 0)) loop_->Arm(this, until);
+  // A listener that cannot be put to rest in the poller leaves it: it would be reported for ever.
+  if (loop_->Rewatch(this, 0)) loop_->Unwatch(this);
+  loop_->Arm(this, until);
 }
 
 }  // namespace xtcp::internal

@@ -15,6 +15,9 @@ namespace xtcp::internal {
 // What an acceptor reports to: the server. Called on the accepting loop's thread.
 class AcceptSink {
  public:
+  // Whether to accept at all: no stop has begun.
+  virtual bool MayAccept() const = 0;
+
   // Whether one more connection may be admitted; it counts from now on.
   virtual bool MayAdmit() = 0;
 
@@ -48,8 +51,7 @@ class Acceptor final : public Channel {
   // `address` is where `fd` listens; `file` what to remove at the end, if anything. `apply`:
   // options to set on each accepted socket, for a listener from which they are not inherited; null:
   // none.
-  Acceptor(UniqueFd fd, const SocketAddress& address, const SocketFile& file,
-           const TcpOptions* apply);
+  Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file, const TcpOptions* apply);
   ~Acceptor() { Close(); }
 
   // Begins to accept on `loop`. All must outlive the acceptor.
@@ -79,7 +81,7 @@ class Acceptor final : public Channel {
   AcceptSink* sink_ = nullptr;
   AcceptPause* pause_ = nullptr;
   const SocketAddress address_;
-  const SocketFile file_;
+  SocketFile file_;
   const TcpOptions* const apply_;
   const bool every_address_;  // then each socket has to be asked for its own
 };

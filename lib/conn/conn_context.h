@@ -9,7 +9,6 @@
 #include <system_error>
 #include <utility>
 
-#include "base/mutex.h"
 #include "buffer/block_pool.h"
 #include "reactor/mailbox.h"
 
@@ -41,10 +40,6 @@ struct ConnContext {
   std::atomic<bool> stopping{false};
   std::atomic<bool> stopping_gracefully{
       false};  // it is graceful, or was before it became immediate
-
-  // Waiting stops of single connections.
-  Mutex mu;
-  CondVar ended;
 };
 
 }  // namespace xtcp::internal

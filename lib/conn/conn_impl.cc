@@ -10,6 +10,7 @@
 
 #include "base/callback_scope.h"
 #include "base/log.h"
+#include "base/thread_end.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
 #include "socket/syscalls.h"
@@ -34,7 +35,7 @@ ConnImpl::~ConnImpl() {
   MutexLock lock(mu_);
   pending_.Clear(context_->pool);
   sending_.Clear(context_->pool);
-  ring_.Clear(context_->pool);
+  inbound_.Clear(context_->pool);
 }
 
 // ---- Any thread.
@@ -58,10 +59,7 @@ StopReport ConnImpl::Stop(StopMode mode) {
   if (post) context_->mailbox.Push(this);
   if (would_deadlock) report.error = Errc::kWouldDeadlock;
   if (waits && !would_deadlock && runs) {
-    {
-      MutexLock lock(context_->mu);
-      while (!ended_) context_->ended.Wait(context_->mu);
-    }
+    sys::WaitWhile(ended_, 0);
     report = Ending();
     if (report.connections == 0) report = {};  // it had ended before any stop
   }
@@ -170,22 +168,25 @@ std::error_code ConnImpl::Open(UniqueFd fd, ConnectionEnds ends, EventType first
     return error;
   }
   const Options& options = worker().options();
-  const Time now = worker().loop().Now();
-  active_at_ = write_at_ = now;
-  if (options.first_packet_size > 0 && options.packet_deadline.count() > 0) {
-    hard_due_ = now + options.packet_deadline;
-  }
+  const Time now = sys::Now();
+  write_at_ = now;
   {
     MutexLock lock(mu_);
     // A dial that was stopped just now is served like any stopped connection.
     const bool stopped = (signals_.load() & kStopSignals) != 0;
-    state_.store(stopped ? ConnState::kStopping : ConnState::kOpen);
+    const bool refuses = stopped || write_error_ != 0;
+    state_.store(refuses ? ConnState::kStopping : ConnState::kOpen);
     stopped_open_ = stopped;
     ends_ = std::move(ends);
     opened_at_ = now;
   }
   BeginTurn();
   Deliver(first, nullptr);
+  // Its times begin when the application has had its first word.
+  worker().turn.traffic = true;
+  if (options.first_packet_size > 0 && options.packet_deadline.count() > 0) {
+    hard_due_ = sys::Now() + options.packet_deadline;
+  }
   EndTurn();
   return {};
 }
@@ -197,8 +198,7 @@ void ConnImpl::StopFromServer(bool gracefully, bool now) {
     if (gracefully) NoteStop(StopMode::kGracefullyButNotWait);
     if (now) NoteStop(StopMode::kImmediately);
   }
-  BeginTurn();
-  EndTurn();
+  Visit(kWasPosted);
 }
 
 void ConnImpl::Abort(std::error_code error) {
@@ -221,9 +221,8 @@ void ConnImpl::CloseUnopened(std::error_code error) {
 }
 
 void ConnImpl::AnnounceEnd() {
-  MutexLock lock(context_->mu);
-  ended_ = true;
-  context_->ended.NotifyAll();
+  ended_.store(1, std::memory_order_release);
+  sys::NotifyAll(ended_);
 }
 
 void ConnImpl::Close(CloseReason reason, std::error_code error) {
@@ -242,7 +241,7 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
     unacked = UnackedBytes(fd_.get());
     if (fin_sent_ && unacked > 0) --unacked;
   }
-  const Time now = loop.Now();
+  const Time now = sys::Now();
   {
     MutexLock lock(mu_);
     if (ends_.IsUnix()) unacked = 0;  // there SIOCOUTQ counts memory
@@ -258,11 +257,13 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
   loop.Disarm(this);
   fd_.Reset();
   sending_.Clear(context_->pool);
-  ring_.Clear(context_->pool);
+  inbound_.Clear(context_->pool);
   Add(totals.unacked_bytes, unacked);
   XTCP_LOG_LIMITED(now, kDebug, "%s closed: %s", ToString().c_str(),
                    std::string(xtcp::ToString(reason)).c_str());
 
+  // Its place is free before the application hears of it: a newcomer may take it at once.
+  worker().owner().ConnectionEnded(Ending());
   Deliver(EventType::kClosed, nullptr);
   user_data_.reset();
   if (accepted()) AnnounceEnd();
@@ -272,41 +273,62 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
 
 // ---- The loop's thread: turns.
 
-void ConnImpl::HandleEvents(std::uint32_t events) {
-  BeginTurn();
-  if ((events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) blocked_ = false;
-  if ((events & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;  // they would be reported for ever
-  if ((events & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0) HandleInput(events);
-  EndTurn();
-}
+void ConnImpl::HandleEvents(std::uint32_t events) { Visit(events); }
+
+void ConnImpl::HandleTimer() { Visit(kTimerDue); }
 
 void ConnImpl::HandlePosted() {
   if (phase_ == Phase::kClosed) {
     worker().loop().Retire(this);
     return;
   }
-  BeginTurn();
-  if (phase_ == Phase::kServing && !paused()) {
-    if (backlog_ || (write_error_ != 0 && !starved_)) ReadAndUnpack();
-  } else if (write_error_ != 0) {
-    DoomBySocket(write_error_);
-  }
-  EndTurn();
+  Visit(kWasPosted | std::exchange(deferred_, 0));
 }
 
-void ConnImpl::HandleTimer() {
-  BeginTurn();
-  FollowPause();  // asked for before the deadline, seen with it: the post comes later in the turn
-  if (starved_) {
-    starved_ = false;
-    blocked_ = false;
-    HandleInput(EPOLLIN);
+// One turn an iteration. A further reason in the same one waits for the next; and while packets are
+// left over, so does what epoll reports, for the post that delivers them: it comes after the events
+// of connections that did not have as much.
+void ConnImpl::Visit(std::uint32_t reasons) {
+  const bool had_its_turn = last_iteration_ == worker().loop().iteration();
+  const bool turn_will_come = (reasons & kWasPosted) == 0 && backlog_ && posted();
+  if (had_its_turn || turn_will_come) {
+    deferred_ |= reasons;
+    Post();
+  } else {
+    TakeTurn(reasons);
   }
-  if (NextDeadline().due <= worker().loop().Now()) {
+}
+
+void ConnImpl::TakeTurn(std::uint32_t reasons) {
+  BeginTurn();
+  if ((reasons & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) blocked_ = false;
+  if ((reasons & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;  // they would be reported for ever
+  bool input = (reasons & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0;
+  bool overdue = false;
+  if ((reasons & kTimerDue) != 0) {
+    FollowPause();  // asked for before the deadline, and seen with it
+    if (std::exchange(starved_, false)) {
+      blocked_ = false;
+      input = true;
+    }
     // What has arrived, or can leave, by now counts.
-    blocked_ = false;
-    HandleInput(EPOLLIN);
+    overdue = NextDeadline().due <= sys::Now();
+    if (overdue) {
+      blocked_ = false;
+      input = true;
+    }
+  }
+  if ((reasons & kWasPosted) != 0) {
+    if (phase_ == Phase::kServing && !paused()) {
+      if (backlog_ || (write_error_ != 0 && !starved_)) input = true;
+    } else if (write_error_ != 0) {
+      DoomBySocket(write_error_);
+    }
+  }
+  if (input) HandleInput(reasons);
+  if (overdue) {
     Flush();
+    NoteActivity();
     CheckDeadlines();
   }
   EndTurn();
@@ -319,19 +341,22 @@ void ConnImpl::Post() {
 }
 
 void ConnImpl::BeginTurn() {
-  worker().loop().ForgetNow();
-  worker().turn.conn = this;
-  worker().turn.doom = CloseReason::kNone;
+  Worker::Turn& turn = worker().turn;
+  turn.conn = this;
+  turn.doom = CloseReason::kNone;
+  turn.traffic = false;
+  turn.writes = 0;
+  last_iteration_ = worker().loop().iteration();
 }
 
 void ConnImpl::EndTurn() {
-  worker().loop().ForgetNow();  // callbacks take time
   if (phase_ != Phase::kClosed) {
     Flush();
     OfferSendReady();
   }
   if (phase_ != Phase::kClosed) Advance();
   if (phase_ != Phase::kClosed) {
+    NoteActivity();
     FollowPause();
     Watch();
   }
@@ -342,6 +367,12 @@ void ConnImpl::EndTurn() {
   }
   ReleaseBudget();
   worker().turn.conn = nullptr;
+}
+
+// Noted at the end of the turn: the time that callbacks took is not the peer's silence.
+void ConnImpl::NoteActivity() {
+  if (!worker().turn.traffic || !worker().has_deadlines()) return;
+  active_at_ = pause_followed_ ? Time{0} : sys::Now();
 }
 
 // What the callbacks and the system calls of this turn lead to.
@@ -373,8 +404,8 @@ void ConnImpl::Advance() {
 void ConnImpl::BeginGracefulStop() {
   phase_ = Phase::kStopping;
   backlog_ = false;
-  ring_.Clear(context_->pool);
-  hard_due_ = worker().loop().Now() + worker().options().linger_timeout;
+  inbound_.Clear(context_->pool);
+  hard_due_ = sys::Now() + worker().options().linger_timeout;
 }
 
 void ConnImpl::Doom(CloseReason reason, std::error_code error) {
@@ -417,7 +448,7 @@ void ConnImpl::Watch() {
 void ConnImpl::ScheduleTimer() {
   if (phase_ == Phase::kServing && !worker().has_deadlines() && !starved_) return;
   Time due = NextDeadline().due;
-  if (starved_) due = std::min(due, worker().loop().Now() + kStarvedPause);
+  if (starved_) due = std::min(due, sys::Now() + kStarvedPause);
   if (due != kNever) worker().loop().ArmNoLaterThan(this, due);
 }
 
@@ -449,7 +480,7 @@ void ConnImpl::CheckDeadlines() {
   if (phase_ == Phase::kServing && StopWasAsked()) return;  // the stop has its own time
   if (fin_seen_ && NothingQueued()) return;                 // it has ended in time
   const Deadline next = NextDeadline();
-  if (next.due <= worker().loop().Now()) Doom(next.reason);
+  if (next.due <= sys::Now()) Doom(next.reason);
 }
 
 // While paused, the times of input are kept relative to now, so that they stand still.
@@ -459,7 +490,7 @@ void ConnImpl::FollowPause() {
 
 void ConnImpl::ShiftTimes() {
   pause_followed_ = !pause_followed_;
-  const Time now = worker().loop().Now();
+  const Time now = sys::Now();
   const Time shift = pause_followed_ ? -now : now;
   active_at_ += shift;
   if (hard_due_ != kNever) hard_due_ += shift;
@@ -470,6 +501,8 @@ void ConnImpl::ShiftTimes() {
 void ConnImpl::Deliver(EventType event, PacketPtr packet) {
   try {
     worker().handler().OnEvent(event, self(), std::move(packet));
+  } catch (const ForcedUnwind&) {
+    throw;
   } catch (...) {
     NoteException();
   }
@@ -479,7 +512,7 @@ void ConnImpl::Deliver(EventType event, PacketPtr packet) {
 void ConnImpl::NoteException() {
   Add(worker().totals().exceptions, 1);
   Doom(CloseReason::kException);
-  const Time now = worker().loop().Now();
+  const Time now = sys::Now();
   try {
     throw;
   } catch (const std::exception& exception) {

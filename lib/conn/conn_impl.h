@@ -15,8 +15,8 @@
 
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
+#include "buffer/inbound_buffer.h"
 #include "buffer/outbound_buffer.h"
-#include "buffer/ring_buffer.h"
 #include "conn/conn_context.h"
 #include "conn/send_budget.h"
 #include "reactor/channel.h"
@@ -56,8 +56,9 @@ enum class Phase : std::uint8_t {
 // One connection, served on its worker's thread. The way of a byte: in through conn_input.cc, out
 // through conn_output.cc; conn_impl.cc has the life around them.
 //
-// A *turn* is one visit of the loop: events, a timer, or a post. Callbacks run inside a turn; what
-// they ask for (bytes to write, a stop, a pause) is carried out in `EndTurn`.
+// A *turn* is one visit of the loop, at most one in an iteration, whatever woke it: events, a timer,
+// a post. Callbacks run inside a turn; what they ask for (bytes to write, a stop, a pause) is carried
+// out in `EndTurn`.
 class ConnImpl : public Conn, public Channel {
  public:
   ConnImpl(std::shared_ptr<ConnContext> context, ConnState state);
@@ -116,6 +117,8 @@ class ConnImpl : public Conn, public Channel {
   bool StopWasAsked() const { return (signals_.load() & kStopSignals) != 0; }
   bool EnterState(ConnState from, ConnState to) XTCP_EXCLUDES(mu_);
   void CloseUnopened(std::error_code error) XTCP_EXCLUDES(mu_);
+  // Before `Open`: the peer has reset the connection already. What arrived before is delivered.
+  void NoteReset(int error) { write_error_ = error; }
   virtual bool accepted() const { return true; }
 
  private:
@@ -126,6 +129,9 @@ class ConnImpl : public Conn, public Channel {
     kStopNow = 4,
     kStopSignals = kStopGracefully | kStopNow,
   };
+  // Why a turn is taken: what epoll reported (EPOLLIN, …), and these.
+  static constexpr std::uint32_t kTimerDue = 1 << 16;
+  static constexpr std::uint32_t kWasPosted = 1 << 17;
   using Time = std::chrono::nanoseconds;  // of sys::Now
   static constexpr Time kNever = Time::max();
 
@@ -133,9 +139,10 @@ class ConnImpl : public Conn, public Channel {
   void HandleInput(std::uint32_t events);
   void ReadAndUnpack();
   void ReadBehindTail();
-  std::size_t ReadIntoRing(std::size_t most, bool* more);
+  std::size_t ReadIntoTail(std::size_t most, bool* more);
   void Received(std::size_t bytes);
-  void UnpackRing();
+  void UnpackWaiting();
+  bool UnpackUnseen();
   std::size_t Unpack(std::span<const std::byte> view);
   bool TakeOtherAnswer(std::span<const std::byte> rest, const UnpackResult& result);
   bool Keep(std::span<const std::byte> bytes);
@@ -157,6 +164,8 @@ class ConnImpl : public Conn, public Channel {
   bool QueuePending(std::size_t size) XTCP_REQUIRES(mu_);
   bool ChargeOnLoop(std::size_t size);
   void CountAccepted(std::size_t size, LoopTotals& totals);
+  bool MayWriteNow() const;
+  void SendAtOnce(std::span<const std::byte> bytes);
   bool Enqueue(std::span<const std::byte> bytes);
   bool SpillTurn();
   bool QueueBehind(std::span<const std::byte> bytes);
@@ -174,8 +183,11 @@ class ConnImpl : public Conn, public Channel {
   // conn_impl.cc
   void NoteStop(StopMode mode) XTCP_REQUIRES(mu_);
   void Post();
+  void Visit(std::uint32_t reasons);
+  void TakeTurn(std::uint32_t reasons);
   void BeginTurn();
   void EndTurn();
+  void NoteActivity();
   void Advance();
   void BeginGracefulStop();
   void Doom(CloseReason reason, std::error_code error = {});
@@ -204,19 +216,23 @@ class ConnImpl : public Conn, public Channel {
 
   // Loop thread only.
   std::any user_data_;
-  RingBuffer ring_;         // input that waits for the rest of its packet
+  InboundBuffer inbound_;   // input that waits for the rest of its packet
   OutboundBuffer sending_;  // output that the kernel did not take yet
   Time active_at_{0};       // last byte received or taken; while paused: relative to now
   Time write_at_{0};        // last byte taken, or when the queue began
   Time hard_due_ = kNever;  // end of the packet deadline; after a stop, of the linger
+  std::size_t need_ = 0;    // bytes that must wait before Unpack is asked again
   std::uint32_t worker_index_ = 0;
-  std::uint32_t last_read_ = 0;  // bytes
-  int write_error_ = 0;          // the socket takes no more output
+  std::uint32_t last_read_ = 0;       // bytes
+  std::uint32_t last_iteration_ = 0;  // of the loop, in which the last turn was
+  std::uint32_t deferred_ = 0;        // reasons for the next turn
+  int write_error_ = 0;               // the socket takes no more output
   Phase phase_ = Phase::kServing;
   std::uint8_t starved_count_ = 0;  // reads or writes in a row that the kernel had no memory for
   bool blocked_ = false;            // something is left over: wait for EPOLLOUT
   bool starved_ = false;            // wait for the timer, not for events
-  bool backlog_ = false;            // complete packets may wait in ring_
+  bool backlog_ = false;            // complete packets may wait in inbound_
+  bool unseen_ = false;             // bytes came that Unpack was not asked about
   bool parked_ = false;             // paused and hung up: out of the poller
   bool got_packet_ = false;         // the first packet is complete
   bool fin_seen_ = false;           // the peer's end of stream was read
@@ -231,6 +247,10 @@ class ConnImpl : public Conn, public Channel {
   std::atomic<std::uint64_t> accepted_sends_{0};
   std::atomic<std::uint64_t> written_bytes_{0};
 
+  // Set once, after the last callback. Its waiters are its own: the end of one connection wakes
+  // nobody who waits for another.
+  std::atomic<std::uint32_t> ended_{0};
+
   mutable Mutex mu_;
 
   // Written under mu_, read also without: whoever must not miss a change has it ordered before, by
@@ -244,7 +264,6 @@ class ConnImpl : public Conn, public Channel {
   std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;    // a CloseReason
   bool stopped_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop found it open
   bool cut_ XTCP_GUARDED_BY(mu_) = false;
-  bool ended_ XTCP_GUARDED_BY(context_->mu) = false;
   OutboundBuffer pending_ XTCP_GUARDED_BY(mu_);  // sent from other threads, on its way to sending_
   std::uint64_t pending_sends_ XTCP_GUARDED_BY(mu_) = 0;
   std::uint64_t refused_sends_ XTCP_GUARDED_BY(mu_) = 0;

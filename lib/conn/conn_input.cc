@@ -8,7 +8,11 @@
 #include <cstring>
 #include <utility>
 
+#include "base/check.h"
+#include "base/poison.h"
+#include "base/scope.h"
 #include "conn/conn_impl.h"
+#include "conn/slice.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
 
@@ -17,7 +21,7 @@ namespace xtcp::internal {
 namespace {
 
 // An unfinished packet of more than this stays in the ring, and reads go there.
-constexpr std::size_t kLargestTail = 128 << 10;
+constexpr std::size_t kLargestTail = 32 << 10;
 
 }  // namespace
 
@@ -44,10 +48,10 @@ void ConnImpl::HandleInput(std::uint32_t events) {
 void ConnImpl::ReadAndUnpack() {
   if (pause_followed_) ShiftTimes();  // resumed
   if (backlog_) {
-    UnpackRing();
+    UnpackWaiting();
     return;
   }
-  const std::size_t tail = ring_.size();
+  const std::size_t tail = inbound_.size();
   // The bytes of an unfinished packet move in front of the new ones, so that one view holds both,
   // unless they are many, or more than the last read brought: a peer that trickles would have them
   // copied again and again. Then the read goes straight into the ring.
@@ -58,14 +62,15 @@ void ConnImpl::ReadAndUnpack() {
   std::size_t total = 0;
   for (int reads = 0; reads < Worker::kReadsPerTurn && total < Worker::kReadSize; ++reads) {
     bool more = false;
-    total += ReadIntoRing(Worker::kReadSize - total, &more);
+    total += ReadIntoTail(Worker::kReadSize - total, &more);
     if (!more || !MayDeliver() || backlog_ || worker().turn.doom != CloseReason::kNone) break;
   }
 }
 
 void ConnImpl::ReadBehindTail() {
   const std::span<std::byte> buffer = worker().read_buffer();
-  const std::span<const std::byte> tail = ring_.View();
+  Unpoison(buffer);
+  const std::span<const std::byte> tail = inbound_.View();
   if (!tail.empty()) std::memcpy(buffer.data(), tail.data(), tail.size());
   const ssize_t n = Recv(fd_.get(), buffer.subspan(tail.size()));
   if (n <= 0) {
@@ -75,15 +80,16 @@ void ConnImpl::ReadBehindTail() {
   const std::size_t read = static_cast<std::size_t>(n);
   Received(read);
   const std::span<const std::byte> view = buffer.first(tail.size() + read);
+  const AtScopeEnd over([view] { Poison(view); });
   const std::size_t used = Unpack(view);
-  if (worker().turn.doom != CloseReason::kNone || StopWasAsked())
-    return;  // the rest is thrown away
-  // Where nothing was consumed the ring still holds the tail.
+  // Then the rest is thrown away.
+  if (worker().turn.doom != CloseReason::kNone || StopWasAsked()) return;
+  // When nothing was consumed the buffer still holds the tail.
   bool kept = true;
   if (used == 0) {
     kept = Keep(view.subspan(tail.size()));
   } else {
-    ring_.Clear(context_->pool);
+    inbound_.Clear(context_->pool);
     if (used < view.size()) kept = Keep(view.subspan(used));
   }
   if (!kept) {
@@ -93,12 +99,12 @@ void ConnImpl::ReadBehindTail() {
   NoteUnfinishedPacket(used > 0);
 }
 
-std::size_t ConnImpl::ReadIntoRing(std::size_t most, bool* more) {
-  if (!ring_.Reserve(1, worker().options().recv_buffer_size, context_->pool)) {
+std::size_t ConnImpl::ReadIntoTail(std::size_t most, bool* more) {
+  if (!inbound_.Reserve(1, worker().options().recv_buffer_size, context_->pool)) {
     Doom(CloseReason::kNoMemory, Errc::kNoMemory);
     return 0;
   }
-  std::span<std::byte> free = ring_.Free();
+  std::span<std::byte> free = inbound_.Free();
   if (free.size() > most) free = free.first(most);
   const ssize_t n = Recv(fd_.get(), free);
   if (n <= 0) {
@@ -107,8 +113,8 @@ std::size_t ConnImpl::ReadIntoRing(std::size_t most, bool* more) {
   }
   const std::size_t read = static_cast<std::size_t>(n);
   Received(read);
-  ring_.Commit(read);
-  UnpackRing();
+  inbound_.Commit(read);
+  UnpackWaiting();
   *more = read == free.size();
   return read;
 }
@@ -118,47 +124,55 @@ void ConnImpl::Received(std::size_t bytes) {
   starved_count_ = 0;
   Add(received_bytes_, bytes);
   Add(worker().totals().received_bytes, bytes);
-  if (worker().has_deadlines()) active_at_ = worker().loop().Now();
+  worker().turn.traffic = true;
 }
 
-void ConnImpl::UnpackRing() {
-  const std::size_t used = Unpack(ring_.View());
-  ring_.Consume(used, context_->pool);
-  if (used > 0) ring_.Shrink(worker().options().recv_buffer_size, context_->pool);
+void ConnImpl::UnpackWaiting() {
+  const std::size_t used = Unpack(inbound_.View());
+  inbound_.Consume(used, context_->pool);
+  if (used > 0) inbound_.Shrink(used, worker().options().recv_buffer_size, context_->pool);
   NoteUnfinishedPacket(used > 0);
 }
 
 bool ConnImpl::Keep(std::span<const std::byte> bytes) {
-  return ring_.Append(bytes, worker().options().recv_buffer_size, context_->pool);
+  return inbound_.Append(bytes, worker().options().recv_buffer_size, context_->pool);
 }
 
 // Delivers what is complete, and returns how many bytes that was. What stays is the begin of a
 // packet, or `backlog_` is set.
 std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
+  if (view.size() < need_) {
+    unseen_ = true;
+    return 0;
+  }
+  need_ = 0;
+  unseen_ = false;
   const Protocol& protocol = *context_->protocol;
   Handler& handler = worker().handler();
   const ConnPtr& conn = self();
   std::size_t limit = PacketLimit();
   const std::byte* next = view.data();
   const std::byte* const end = next + view.size();
-  int left = Worker::kPacketsPerTurn;
+  Slice slice;
   backlog_ = false;
   try {
     while (next != end) {
-      if (left-- == 0 || !MayDeliver()) {
+      if (!MayDeliver() || slice.IsOver()) {
         backlog_ = true;
         break;
       }
       const std::span<const std::byte> rest(next, end);
       // Released at once, so that the compiler knows of nothing to destroy after the handler.
       Packet* packet = nullptr;
+      std::size_t consumed = 0;
       {
         UnpackResult result = protocol.Unpack(rest);
         // However the bytes were cut: one that could not have waited does not pass in one piece.
         const bool good = result.packet != nullptr && !result.error && result.size <= limit &&
                           result.size - 1 < rest.size();  // and not 0
         if (!good && !TakeOtherAnswer(rest, result)) break;
-        next += result.size;
+        consumed = result.size;
+        next += consumed;
         if (good) packet = result.packet.release();
       }
       if (packet == nullptr) continue;
@@ -168,7 +182,10 @@ std::size_t ConnImpl::Unpack(std::span<const std::byte> view) {
       }
       Add(received_packets_, 1);
       handler.OnEvent(EventType::kRecv, conn, PacketPtr(packet));
+      if constexpr (kDebugChecks) Poison({next - consumed, next});
     }
+  } catch (const ForcedUnwind&) {
+    throw;
   } catch (...) {
     NoteException();
   }
@@ -194,8 +211,9 @@ bool ConnImpl::TakeOtherAnswer(std::span<const std::byte> rest, const UnpackResu
                                      result.error);
     // No way to resynchronise; a stop that the handler asked for takes its course.
     if (result.size == 0 && !StopWasAsked()) Doom(CloseReason::kProtocolError, result.error);
-  } else if (result.size == 0 && rest.size() >= limit) {
-    Doom(CloseReason::kPacketTooLarge);
+  } else if (result.size == 0) {
+    if (rest.size() >= limit || result.need > limit) Doom(CloseReason::kPacketTooLarge);
+    need_ = result.need;
   }
   return result.size > 0;
 }
@@ -214,14 +232,15 @@ void ConnImpl::NoteUnfinishedPacket(bool consumed) {
   const Options& options = worker().options();
   if (options.packet_deadline.count() == 0) return;
   if (options.first_packet_size > 0 && !got_packet_) return;  // it runs from kAccept
-  if (consumed || backlog_ || ring_.empty()) hard_due_ = kNever;
-  if (!ring_.empty() && !backlog_ && hard_due_ == kNever) {
-    hard_due_ = worker().loop().Now() + options.packet_deadline;
+  if (consumed || backlog_ || inbound_.empty()) hard_due_ = kNever;
+  if (!inbound_.empty() && !backlog_ && hard_due_ == kNever) {
+    hard_due_ = sys::Now() + options.packet_deadline;
   }
 }
 
 void ConnImpl::Discard() {
   if (fin_seen_) return;
+  Unpoison(worker().read_buffer());
   const ssize_t n = Recv(fd_.get(), worker().read_buffer());
   if (n > 0) {
     Received(static_cast<std::size_t>(n));
@@ -230,17 +249,26 @@ void ConnImpl::Discard() {
   }
 }
 
+// At the end of the stream: the protocol waits for more bytes than will come. Whether that is all.
+bool ConnImpl::UnpackUnseen() {
+  if (!unseen_ || phase_ != Phase::kServing) return true;
+  need_ = 0;
+  UnpackWaiting();
+  return !backlog_;
+}
+
 void ConnImpl::HandleReadEnd(ssize_t result, int error) {
   if (result == 0) {
+    if (!UnpackUnseen()) return;  // the end will be read again
     fin_seen_ = true;
     if (write_error_ != 0) {
       DoomBySocket(write_error_);
     } else if (phase_ == Phase::kServing) {
       // The end of input, not of output. Half a packet is of no use to anybody.
-      ring_.Clear(context_->pool);
+      inbound_.Clear(context_->pool);
       EnterState(ConnState::kOpen, ConnState::kStopping);
       phase_ = Phase::kFlushing;
-      write_at_ = worker().loop().Now();
+      write_at_ = sys::Now();
     }
   } else if (error == EAGAIN || error == EWOULDBLOCK) {
     if (write_error_ != 0) DoomBySocket(write_error_);  // what had arrived before is delivered

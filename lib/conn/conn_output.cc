@@ -14,9 +14,9 @@
 #include <cerrno>
 #include <cstring>
 #include <utility>
-#include <vector>
 
 #include "base/pack.h"
+#include "buffer/scratch.h"
 #include "conn/conn_impl.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
@@ -33,6 +33,10 @@ constexpr std::size_t kLump = 64 << 10;
 // One gathered write takes this many chunks, 1 MiB, and a turn makes this many.
 constexpr int kPartsPerWrite = 64;
 constexpr int kWritesPerTurn = 4;
+
+// A send of this many bytes or more is offered to the kernel at once: a copy of it would cost more
+// than a system call.
+constexpr std::size_t kLargeSend = 256 << 10;
 
 }  // namespace
 
@@ -71,29 +75,20 @@ std::error_code ConnImpl::SendSlowly(std::span<const std::byte> bytes) {
 std::error_code ConnImpl::SendPacket(const Packet& packet) {
   // Packing is for nothing when the answer is known.
   if (const std::error_code error = CheckState()) return Refuse(error);
-  // A thread's scratch memory. It is taken while in use, since PackTo may send a packet itself.
-  thread_local std::vector<std::byte> kept;
-  constexpr std::size_t kKeptMost = 256 << 10;
-  std::vector<std::byte> scratch = std::exchange(kept, {});
-  std::span<const std::byte> packed;
+  Scratch scratch(context_->pool);
+  std::span<std::byte> packed;
   bool too_large = false;
   const auto allocate = [&](std::size_t size, std::span<std::byte>* room) {
     too_large = size > context_->send_buffer_limit;
     if (too_large) return false;
-    try {
-      if (scratch.size() < size) scratch.resize(size);
-    } catch (const std::exception&) {  // also std::length_error, for a size beyond any vector
-      return false;
-    }
-    *room = std::span(scratch).first(size);
-    packed = *room;
+    std::byte* const bytes = scratch.Take(size);
+    if (bytes == nullptr) return false;
+    packed = *room = {bytes, size};
     return true;
   };
   std::error_code error = PackPacket(*context_->protocol, packet, allocate, sys::Now);
   if (too_large) error = Errc::kTooLarge;
-  error = error ? Refuse(error) : Send(packed);
-  if (scratch.size() <= kKeptMost) kept = std::move(scratch);
-  return error;
+  return error ? Refuse(error) : Send(packed);
 }
 
 std::error_code ConnImpl::CheckState() const {
@@ -205,6 +200,11 @@ std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
     MutexLock lock(mu_);
     if (const std::error_code error = Admit(bytes.size())) return error;
   }
+  if (bytes.size() >= kLargeSend && MayWriteNow()) {
+    CountAccepted(bytes.size(), worker.totals());
+    SendAtOnce(bytes);
+    return {};
+  }
   // Its own turn writes; or, without memory, offers to others what is given back here.
   if (worker.turn.conn != this) Post();
   if (!Enqueue(bytes)) {
@@ -213,6 +213,37 @@ std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
   }
   CountAccepted(bytes.size(), worker.totals());
   return {};
+}
+
+// Whether this is the connection's own turn, and nothing keeps it from writing in the middle of it.
+bool ConnImpl::MayWriteNow() const {
+  const Worker::Turn& turn = worker().turn;
+  return turn.conn == this && turn.writes < kWritesPerTurn && turn.doom == CloseReason::kNone &&
+         sending_.empty() && pending_bytes_.load(std::memory_order_relaxed) == 0 &&
+         write_error_ == 0 && !starved_ && !blocked_;
+}
+
+// Writes what this turn has gathered, and `bytes` after it; what the kernel does not take is queued.
+void ConnImpl::SendAtOnce(std::span<const std::byte> bytes) {
+  Worker::Turn& turn = worker().turn;
+  const std::size_t gathered = turn.size();
+  iovec parts[] = {{turn.bytes.get(), gathered},
+                   {const_cast<std::byte*>(bytes.data()), std::min(bytes.size(), kLargestWrite)}};
+  ++turn.writes;
+  const ssize_t n = SendMsg(fd_.get(), parts, 2);
+  if (n < 0) HandleWriteError(errno);
+  const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
+  Written(taken);
+  if (taken == gathered + bytes.size()) {
+    turn.Clear();
+    return;
+  }
+  blocked_ = !starved_;
+  const std::size_t of_turn = std::min(taken, gathered);
+  const bool queued = QueueBehind({turn.bytes.get() + of_turn, gathered - of_turn}) &&
+                      QueueBehind(bytes.subspan(taken - of_turn));
+  turn.Clear();
+  if (!queued) Doom(CloseReason::kNoMemory, Errc::kNoMemory);
 }
 
 // Charges `size` bytes. In the connection's turn, as long as its sends gather in the turn's buffer,
@@ -265,7 +296,7 @@ bool ConnImpl::QueueBehind(std::span<const std::byte> bytes) {
 
 // The write deadline runs from here on, if nothing was queued before.
 void ConnImpl::NoteQueueBegins() {
-  if (sending_.empty() && worker().has_deadlines()) write_at_ = worker().loop().Now();
+  if (sending_.empty() && worker().has_deadlines()) write_at_ = sys::Now();
 }
 
 void ConnImpl::TakePending() {
@@ -283,7 +314,7 @@ void ConnImpl::Flush() {
   } else if (!SpillTurn()) {  // the turn's bytes wait like the others
     Doom(CloseReason::kNoMemory, Errc::kNoMemory);
   }
-  for (int writes = 0; more && writes < kWritesPerTurn; ++writes) {
+  for (; more && worker().turn.writes < kWritesPerTurn; ++worker().turn.writes) {
     if (pending_bytes_.load(std::memory_order_relaxed) != 0) {
       NoteQueueBegins();
       MutexLock lock(mu_);
@@ -302,6 +333,7 @@ bool ConnImpl::WriteTurn() {
   const std::span<const std::byte> bytes(turn.bytes.get(), turn.size());
   turn.Clear();
   if (bytes.empty()) return true;
+  ++turn.writes;
   const ssize_t n = xtcp::internal::Send(fd_.get(), bytes);
   if (n < 0) HandleWriteError(errno);
   const std::size_t taken = n < 0 ? 0 : static_cast<std::size_t>(n);
@@ -338,10 +370,8 @@ void ConnImpl::Written(std::size_t bytes) {
                        std::memory_order_release);
   Add(worker().totals().written_bytes, bytes);
   worker().turn.release += bytes;
-  if (worker().has_deadlines() || phase_ != Phase::kServing) {
-    write_at_ = worker().loop().Now();
-    active_at_ = pause_followed_ ? Time{0} : write_at_;
-  }
+  worker().turn.traffic = true;
+  if (worker().has_deadlines() || phase_ != Phase::kServing) write_at_ = sys::Now();
 }
 
 void ConnImpl::HandleWriteError(int error) {
@@ -386,6 +416,8 @@ void ConnImpl::OfferSendReady() {
   }
   try {
     worker().handler().OnSendReady(self());
+  } catch (const ForcedUnwind&) {
+    throw;
   } catch (...) {
     NoteException();
   }

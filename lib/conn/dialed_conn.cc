@@ -2,9 +2,11 @@
 
 #include <xtcp/error.h>
 
+#include <cerrno>
 #include <utility>
 
 #include "base/callback_scope.h"
+#include "base/thread_end.h"
 #include "conn/dialer.h"
 #include "socket/resolve.h"
 
@@ -19,7 +21,20 @@ std::error_code DialedConn::DialAndServe(std::string_view address) {
   if (InsideCallback()) return Errc::kWouldDeadlock;
   const std::shared_ptr<DialedConn> keep = shared_from_this();
   if (!EnterState(ConnState::kNew, ConnState::kResolving)) return Errc::kAlreadyUsed;
-  const std::error_code error = Dial(address);
+  try {
+    const std::error_code error = Dial(address);
+    End(error);
+    return error;
+  } catch (const ForcedUnwind&) {
+    End(stands_ ? std::error_code{} : std::error_code{ECANCELED, std::system_category()});
+    throw;
+  }
+}
+
+void DialedConn::End(std::error_code error) {
+  const CancellationOff off;
+  worker_ = nullptr;
+  dialer_ = nullptr;
   if (error) CloseUnopened(error);
   {
     // What the application gave goes on this thread, and must not wait for it.
@@ -28,12 +43,14 @@ std::error_code DialedConn::DialAndServe(std::string_view address) {
     options_.handler.reset();
   }
   AnnounceEnd();
-  return error;
 }
 
 std::error_code DialedConn::Dial(std::string_view address) {
   if (StopWasAsked()) return Errc::kStopped;
-  const Resolution resolution = ResolveForDial(address);
+  const Resolution resolution = [&] {
+    const CancellationOff off;
+    return ResolveForDial(address);
+  }();
   EnterState(ConnState::kResolving, ConnState::kDialing);
   if (StopWasAsked()) return Errc::kStopped;
   if (resolution.error) return resolution.error;
@@ -45,10 +62,8 @@ std::error_code DialedConn::Dial(std::string_view address) {
   dialer_ = &dialer;
   dialer.Begin();
   const std::error_code broken = worker.Run();
-  worker_ = nullptr;
-  // A loop that broke before the connection stood.
-  if (std::exchange(dialer_, nullptr) != nullptr) return broken;
-  return dialer.result();
+  // A loop that broke before the connection was established.
+  return dialer_ != nullptr ? broken : dialer.result();
 }
 
 void DialedConn::HandlePosted() {

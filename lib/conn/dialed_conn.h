@@ -34,6 +34,7 @@ class DialedConn final : public ConnImpl,
   void StopReachedLoop(Worker&) override {}
 
   std::error_code Dial(std::string_view address);
+  void End(std::error_code error);
 
   Options options_;
   Worker* worker_ = nullptr;  // while dialling and serving; own thread only

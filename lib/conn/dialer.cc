@@ -21,18 +21,18 @@ void Dialer::Cancel() { GiveUp(Errc::kStopped); }
 
 void Dialer::HandlePosted() {
   if (conn_.dialer_ == nullptr) return;  // cancelled in the same turn
-  due_ = worker_.loop().Now() + options_.connect_timeout;
+  due_ = sys::Now() + options_.connect_timeout;
   TryNext();
 }
 
 void Dialer::HandleEvents(std::uint32_t) {
-  int error = TakeSocketError(fd_.get());
-  if (error == 0 && IsSelfConnected(fd_.get())) error = ECONNREFUSED;
-  if (error == 0) {
-    Stand(addresses_[next_address_ - 1]);
+  const ConnectResult result = FinishConnect(fd_.get());
+  if (result.outcome == ConnectOutcome::kInProgress) return;
+  if (result.outcome == ConnectOutcome::kEstablished) {
+    Establish(addresses_[next_address_ - 1], result.error);
     return;
   }
-  last_error_ = {error, std::system_category()};
+  last_error_ = {result.error, std::system_category()};
   Drop();
   TryNext();
 }
@@ -55,7 +55,7 @@ void Dialer::TryNext() {
   GiveUp(last_error_);
 }
 
-// Whether the address is under way, or stands.
+// Whether the address is under way, or a connection to it is established.
 bool Dialer::Try(const SocketAddress& address) {
   const TcpOptions tcp{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
                        options_.user_timeout};
@@ -63,10 +63,11 @@ bool Dialer::Try(const SocketAddress& address) {
   last_error_ = StartConnect(address, tcp, &fd_, &in_progress);
   if (last_error_) return false;
   if (!in_progress) {
-    Stand(address);
+    Establish(address, 0);
     return true;
   }
-  last_error_ = worker_.loop().Watch(this, EPOLLOUT);
+  // Edge-triggered: a socket that is writable and yet not connected is not reported for ever.
+  last_error_ = worker_.loop().Watch(this, EPOLLOUT | EPOLLET);
   if (last_error_) return false;
   ArmForShare();
   return true;
@@ -74,13 +75,13 @@ bool Dialer::Try(const SocketAddress& address) {
 
 void Dialer::ArmForShare() {
   if (options_.connect_timeout.count() == 0) return;
-  const Time now = worker_.loop().Now();
+  const Time now = sys::Now();
   const auto sharing = static_cast<Time::rep>(addresses_.size() - next_address_ + 1);
   const Time left = due_ > now ? due_ - now : Time{0};
   worker_.loop().Arm(this, now + left / sharing);
 }
 
-void Dialer::Stand(const SocketAddress& address) {
+void Dialer::Establish(const SocketAddress& address, int reset) {
   worker_.loop().Unwatch(this);
   worker_.loop().Disarm(this);
   std::error_code error;
@@ -90,6 +91,7 @@ void Dialer::Stand(const SocketAddress& address) {
     if (!error) {
       AcceptedSocket socket{std::move(fd_), ConnectionEnds(own, address)};
       conn_.dialer_ = nullptr;
+      if (reset != 0) conn_.NoteReset(reset);
       error = worker_.Adopt(conn_.shared_from_this(), std::move(socket), EventType::kConnected);
       conn_.stands_ = !error;
     }

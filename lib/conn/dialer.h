@@ -42,7 +42,7 @@ class Dialer final : public Channel {
   void TryNext();
   bool Try(const SocketAddress& address);
   void ArmForShare();
-  void Stand(const SocketAddress& address);
+  void Establish(const SocketAddress& address, int reset);
   void GiveUp(std::error_code error);
   void Drop();
 

@@ -2,11 +2,13 @@
 
 #include <xtcp/error.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 #include <utility>
 
 #include "base/log.h"
+#include "base/thread_end.h"
 #include "socket/syscalls.h"
 
 namespace xtcp::internal {
@@ -42,14 +44,22 @@ std::error_code Worker::Open() {
 }
 
 std::error_code Worker::Run() {
-  const std::error_code error = loop_.Run();
-  if (error) Fail(error);
-  return error;
+  try {
+    const std::error_code error = loop_.Run();
+    if (error) Fail(error);
+    return error;
+  } catch (const ForcedUnwind&) {
+    const CancellationOff off;
+    turn.Reset();  // it was left in the middle
+    Fail({ECANCELED, std::system_category()});
+    throw;
+  }
 }
 
 void Worker::Close() {
   RefuseDealt();
   loop_.Close();
+  context_->pool.Trim();  // whoever holds a connection that has ended holds no memory of its loop
 }
 
 void Worker::Deal(AcceptedSocket socket) {
@@ -73,13 +83,12 @@ void Worker::Deal(AcceptedSocket socket) {
   }
 }
 
-void Worker::RequestStop(StopLevel level) {
+void Worker::NoteStop(StopLevel level) {
   if (level != StopLevel::kNow) context_->stopping_gracefully.store(true);
   context_->stopping.store(true);
   StopLevel asked = stop_.load();
   while (asked < level && !stop_.compare_exchange_weak(asked, level)) {
   }
-  Post();
 }
 
 void Worker::RequestQuit() {
@@ -112,14 +121,12 @@ std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket soc
 }
 
 void Worker::Erase(ConnImpl& conn) {
-  const StopReport ending = conn.Ending();
   // The last one moves into the hole. The pointer goes at the end: with it may go the connection.
   ConnPtr& place = conns_[conn.worker_index()];
   std::swap(place, conns_.back());
   static_cast<ConnImpl&>(*place).set_worker_index(conn.worker_index());
   const ConnPtr gone = std::move(conns_.back());
   conns_.pop_back();
-  owner_.ConnectionEnded(ending);
   if (quit_.load() && conns_.empty()) loop_.Quit();
 }
 
@@ -129,14 +136,22 @@ void Worker::HandlePosted() {
   if (stop > stop_done_) {
     stop_done_ = stop;
     owner_.StopReachedLoop(*this);
-    const bool gracefully = stop != StopLevel::kNow;
-    const bool now = stop != StopLevel::kGraceful;
-    // Those that end here leave the vector at the end of the turn.
-    for (const ConnPtr& conn : conns_) {
-      static_cast<ConnImpl&>(*conn).StopFromServer(gracefully, now);
-    }
+    stop_next_ = conns_.size();
   }
+  CarryStopOn();
   if (quit_.load() && conns_.empty()) loop_.Quit();
+}
+
+// Some connections an iteration, the last ones first: one that ends meanwhile leaves its place to one
+// that was told already.
+void Worker::CarryStopOn() {
+  const bool gracefully = stop_done_ != StopLevel::kNow;
+  const bool now = stop_done_ != StopLevel::kGraceful;
+  stop_next_ = std::min(stop_next_, conns_.size());
+  for (int left = kStopsPerIteration; stop_next_ > 0 && left > 0; --left) {
+    static_cast<ConnImpl&>(*conns_[--stop_next_]).StopFromServer(gracefully, now);
+  }
+  if (stop_next_ > 0) Post();
 }
 
 void Worker::Post() {

@@ -45,7 +45,7 @@ struct LoopTotals {
 // Whoever runs workers: a server, or a dial. Called on the workers' threads.
 class WorkerOwner {
  public:
-  // A connection is over: it has delivered kClosed, and its descriptor is closed.
+  // A connection is over: its descriptor is closed, and kClosed comes next.
   virtual void ConnectionEnded(const StopReport& ending) = 0;
 
   // An accepted socket could not be made into a connection; no error: a stop has overtaken it.
@@ -61,8 +61,8 @@ class WorkerOwner {
 // One event loop and the connections on it. A connection is made, served and let go on the worker's
 // thread.
 //
-// Thread safety: `Deal`, `RequestStop`, `RequestQuit` and `totals` from any thread; all else on the
-// worker's.
+// Thread safety: `Deal`, `NoteStop`, `Post`, `RequestQuit` and `totals` from any thread; all else on
+// the worker's.
 class Worker final : public Channel {
  public:
   // All must outlive the worker; `options` is the owner's copy. `own_timers`: how many channels
@@ -74,7 +74,8 @@ class Worker final : public Channel {
   std::error_code Open();
 
   // Serves until `RequestQuit` was called and the last connection is gone. With an error the loop
-  // itself is broken; all connections have been closed with it.
+  // itself is broken; all connections have been closed with it. So they have when the thread ends
+  // inside (ForcedUnwind).
   std::error_code Run();
 
   // Closes what `Open` opened, and sockets that were dealt too late. After `Run`, or instead.
@@ -86,8 +87,13 @@ class Worker final : public Channel {
   // How far a stop has gone; it only rises.
   enum class StopLevel : std::uint8_t { kNone, kGraceful, kNow, kNowAfterGraceful };
 
-  // Stops all connections. Needs no memory. A lower level than before changes nothing.
-  void RequestStop(StopLevel level);
+  // Refuses all sends from now on, and notes that all connections are to be stopped; `Post` tells the
+  // loop. Needs no memory, and makes no system call. A lower level than before changes nothing.
+  void NoteStop(StopLevel level);
+  bool IsStopping() const { return context_->stopping.load(std::memory_order_relaxed); }
+
+  // Makes the loop look at what was noted.
+  void Post();
 
   // Ends `Run` once no connection is left.
   void RequestQuit();
@@ -101,6 +107,7 @@ class Worker final : public Channel {
   // For ConnImpl.
   const ConnPtr& PtrOf(const ConnImpl& conn) const { return conns_[conn.worker_index()]; }
   void Erase(ConnImpl& conn);
+  WorkerOwner& owner() { return owner_; }
   Handler& handler() { return *options_.handler; }
   const Options& options() const { return options_; }
   bool has_deadlines() const { return has_deadlines_; }
@@ -125,6 +132,8 @@ class Worker final : public Channel {
     std::byte* next = nullptr;
     std::byte* ahead = nullptr;
 
+    bool traffic = false;  // bytes were received, or taken by the kernel
+    int writes = 0;
     std::size_t release = 0;                // bytes to give back to its budget
     CloseReason doom = CloseReason::kNone;  // it closes at the end of the turn
     std::error_code doom_error;
@@ -136,13 +145,20 @@ class Worker final : public Channel {
       release += lump();
       next = ahead = bytes.get();
     }
+    void Reset() {
+      Clear();
+      release = 0;
+      conn = nullptr;
+    }
   };
   Turn turn;
 
-  // R9: what one turn may read, and deliver.
+  // R9: what one turn may read.
   static constexpr std::size_t kReadSize = 256 << 10;
   static constexpr int kReadsPerTurn = 16;
-  static constexpr int kPacketsPerTurn = 1024;
+
+  // So many connections learn of a stop in one iteration.
+  static constexpr int kStopsPerIteration = 1024;
 
  private:
   void HandleEvents(std::uint32_t) override {}
@@ -150,8 +166,8 @@ class Worker final : public Channel {
   void HandlePosted() override;
   void HandleRetired() override {}
 
-  void Post();
   void TakeDealt();
+  void CarryStopOn();
   void Fail(std::error_code error);
   void RefuseDealt();
 
@@ -169,7 +185,9 @@ class Worker final : public Channel {
   std::vector<ConnPtr> conns_;
 
   std::atomic<StopLevel> stop_{StopLevel::kNone};  // asked for
-  StopLevel stop_done_ = StopLevel::kNone;         // carried out; loop thread only
+  StopLevel stop_done_ = StopLevel::kNone;         // begun to be carried out; loop thread only
+  std::size_t stop_next_ =
+      0;  // connections below this index are still to be told; loop thread only
   std::atomic<bool> quit_{false};
 
   Mutex mu_;

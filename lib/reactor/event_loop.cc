@@ -12,6 +12,7 @@ namespace {
 // touch comes while this one's system calls run. Any address will do, also of one that is gone.
 void Prefetch(const void* channel) {
   constexpr std::size_t kLine = 64, kTouched = 320;
+  if (channel == nullptr) return;  // the eventfd's mark
   const char* const bytes = static_cast<const char*>(channel);
   for (std::size_t at = 0; at < kTouched; at += kLine) __builtin_prefetch(bytes + at);
 }
@@ -33,19 +34,27 @@ void EventLoop::Close() {
 
 std::error_code EventLoop::Run() {
   const RunScope scope(mailbox_);
+  // A thread is cancelled while its loop waits, and nowhere else: there nothing is half done.
+  const CancellationOff off;
   std::error_code error;
   while (!quit_) {
-    const int timeout = mailbox_.AboutToSleep() ? TimeoutMs() : 0;
-    const int count = poller_.Wait(events_, timeout, &error);
+    const bool may_sleep = posted_ == nullptr && mailbox_.AboutToSleep();
+    const int count = may_sleep ? Sleep(off, &error) : poller_.Wait(events_, 0, &error);
     mailbox_.Awake();
-    now_ = Time{0};
     if (count < 0) break;
+    ++iteration_;
     Dispatch(count);
     RunTimers();
     RunPosted();
     RunRetired();
   }
   return error;
+}
+
+int EventLoop::Sleep(const CancellationOff& off, std::error_code* error) {
+  const int timeout = TimeoutMs();
+  const CancellationOff::Pause pause(off);
+  return poller_.Wait(events_, timeout, error);
 }
 
 std::error_code EventLoop::Watch(Channel* channel, std::uint32_t events) {
@@ -72,11 +81,6 @@ void EventLoop::Unwatch(Channel* channel) {
 
 void EventLoop::Retire(Channel* channel) { channel->next_ = std::exchange(retired_, channel); }
 
-EventLoop::Time EventLoop::Now() {
-  if (now_ == Time{0}) now_ = sys::Now();
-  return now_;
-}
-
 int EventLoop::TimeoutMs() {
   if (timers_.empty()) return -1;
   const Time left = timers_.first() - sys::Now();
@@ -99,16 +103,20 @@ void EventLoop::Dispatch(int count) {
 
 void EventLoop::RunTimers() {
   if (timers_.empty()) return;
-  now_ = sys::Now();
-  const Time now = now_;
-  while (Channel* channel = timers_.TakeDue(now)) channel->HandleTimer();
+  const Time now = sys::Now();
+  for (int left = kTimersPerIteration; left > 0; --left) {
+    Channel* const channel = timers_.TakeDue(now);
+    if (channel == nullptr) return;
+    channel->HandleTimer();
+  }
 }
 
 void EventLoop::RunPosted() {
-  for (Channel* channel = mailbox_.TakeAll(); channel != nullptr;) {
-    Channel* next = Mailbox::Next(channel);
+  if (posted_ == nullptr) posted_ = mailbox_.TakeAll();
+  for (int left = kPostsPerIteration; posted_ != nullptr && left > 0; --left) {
+    Channel* const channel = posted_;
+    posted_ = Mailbox::Next(channel);
     channel->HandlePosted();
-    channel = next;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/callback_scope.h"
+#include "base/thread_end.h"
 #include "reactor/channel.h"
 #include "reactor/mailbox.h"
 #include "reactor/poller.h"
@@ -14,8 +15,8 @@
 
 namespace xtcp::internal {
 
-// One thread's loop. A turn: wait, events, due timers, posted channels, retired channels. Each step
-// is bounded, so that none starves another.
+// One thread's loop. An iteration: wait, events, due timers, posted channels, retired channels. Each
+// step is bounded, so that none starves another; what is left over comes in the next iteration.
 //
 // Thread safety: all on the loop's thread, except what `Mailbox` allows.
 class EventLoop {
@@ -28,11 +29,12 @@ class EventLoop {
   // Opens what `Run` needs; with an error nothing is left open.
   std::error_code Open();
 
-  // Runs turns on this thread until `Quit`, or until epoll itself is broken.
+  // Runs iterations on this thread until `Quit`, or until epoll itself is broken. It throws
+  // ForcedUnwind when the thread ends inside.
   std::error_code Run();
   void Quit() { quit_ = true; }
 
-  // Calls `body` on this thread as if in a turn, then serves posted and retired channels: for the
+  // Calls `body` on this thread as if in an iteration, then serves posted and retired channels: for the
   // end of a loop whose `Run` has failed.
   template <typename Body>
   void RunBroken(const Body& body);
@@ -60,15 +62,19 @@ class EventLoop {
     if (due < timers_.DueOf(channel)) timers_.Arm(channel, due);
   }
 
-  // Calls `HandleRetired` at the end of this turn.
+  // Calls `HandleRetired` at the end of this iteration.
   void Retire(Channel* channel);
 
-  // The time, read when first asked for since `ForgetNow`. Whoever has run a callback, which may
-  // have taken long, forgets it.
-  Time Now();
-  void ForgetNow() { now_ = Time{0}; }
+  // Counts iterations: a channel that is visited twice with the same number is visited twice in one
+  // iteration.
+  std::uint32_t iteration() const { return iteration_; }
+
+  // At most so many due timers, and posted channels, are served in one iteration.
+  static constexpr int kTimersPerIteration = 1024;
+  static constexpr int kPostsPerIteration = 1024;
 
  private:
+  int Sleep(const CancellationOff& off, std::error_code* error);
   int TimeoutMs();
   void Dispatch(int count);
   void RunTimers();
@@ -93,8 +99,9 @@ class EventLoop {
   Mailbox& mailbox_;
   Poller poller_;
   TimerQueue timers_;
+  Channel* posted_ = nullptr;  // taken from the mailbox, and not served yet
   Channel* retired_ = nullptr;
-  Time now_{0};
+  std::uint32_t iteration_ = 0;
   bool quit_ = false;
   std::array<epoll_event, 512> events_{};
 };
@@ -102,7 +109,7 @@ class EventLoop {
 template <typename Body>
 void EventLoop::RunBroken(const Body& body) {
   const RunScope scope(mailbox_);
-  now_ = Time{0};
+  ++iteration_;
   body();
   RunPosted();
   RunRetired();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "base/thread_end.h"
 #include "socket/syscalls.h"
 
 namespace xtcp::internal {
@@ -26,6 +27,7 @@ void Mailbox::Push(Channel* channel) {
   } while (!top_.compare_exchange_weak(top, channel, std::memory_order_seq_cst));
   if (!asleep_.load(std::memory_order_seq_cst) || !asleep_.exchange(false)) return;
   if (!wakers_.Enter()) return;
+  const CancellationOff off;  // nobody else will wake the loop
   const std::uint64_t one = 1;
   // The loop watches it edge-triggered and never reads it: every write is an event. EAGAIN (the
   // counter is at its end, eventfd(2)) means that events enough have been written.

@@ -231,7 +231,9 @@ Resolution ResolveOrThrow(std::string_view text, Purpose purpose) {
     return Success(MakeIpv4(ip, parts->port));
   }
   if (!IsName(parts->host)) return Failure(Errc::kBadAddress);
-  return ResolveName(parts->host, parts->port, AI_ADDRCONFIG);
+  // Without AI_ADDRCONFIG, which would hide "::1" on a host that has no other IPv6 address
+  // (getaddrinfo(3)). Addresses that cannot be reached come last (RFC 6724), and fail at once.
+  return ResolveName(parts->host, parts->port, 0);
 }
 
 Resolution Resolve(std::string_view text, Purpose purpose) noexcept {

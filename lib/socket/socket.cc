@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/log.h"
 #include "socket/syscalls.h"
@@ -36,71 +37,57 @@ bool SetBeforeBind(int fd, const SocketAddress& address, bool any_family,
          Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, any_family ? 0 : 1);
 }
 
-// Whether `file` belongs to nobody: unix(7), ECONNREFUSED is a socket file without a listener.
-// Anything else, EAGAIN of a full backlog too, means that somebody is there, or might be.
-bool IsAbandoned(const SocketFile& file, const SocketAddress& address) noexcept {
-  if (!file.exists()) return false;
-  const UniqueFd probe(sys::Socket(AF_UNIX, kStream, 0));
-  return probe.valid() && sys::Connect(probe.get(), address.get(), address.size) != 0 &&
-         errno == ECONNREFUSED;
-}
-
-std::error_code Bind(int fd, const SocketAddress& address) noexcept {
-  if (sys::Bind(fd, address.get(), address.size) == 0) return {};
-  const std::error_code error = LastError();
-  if (address.base.sa_family != AF_UNIX || error.value() != EADDRINUSE) return error;
-  const SocketFile old = SocketFile::At(address);
-  if (!IsAbandoned(old, address)) return error;
-  // Compares the inode again: somebody else may be doing the same, and be ahead of us.
-  old.RemoveIfStillOurs();
-  return sys::Bind(fd, address.get(), address.size) == 0 ? std::error_code{} : LastError();
+std::error_code Bind(int fd, const SocketAddress& address, SocketFile* file) noexcept {
+  if (const std::error_code error = file->Lock(address)) return error;
+  if (sys::Bind(fd, address.get(), address.size) != 0) {
+    const std::error_code error = LastError();
+    if (error.value() != EADDRINUSE || !file->RemoveAbandoned(address)) return error;
+    if (sys::Bind(fd, address.get(), address.size) != 0) return LastError();
+  }
+  file->NoteBound();
+  return {};
 }
 
 std::error_code OpenOne(const SocketAddress& address, bool any_family, const ListenOptions& options,
-                        UniqueFd* out, SocketFile* file) noexcept {
+                        UniqueFd* out, SocketFile* out_file) noexcept {
+  SocketFile file;
   UniqueFd fd(sys::Socket(address.base.sa_family, kStream, 0));
   if (!fd.valid()) return LastError();
   if (IsTcp(address.get()) && !SetBeforeBind(fd.get(), address, any_family, options)) {
     return LastError();
   }
-  if (const std::error_code error = Bind(fd.get(), address)) return error;
-  const SocketFile ours = SocketFile::At(address);
-  if (IsTcp(address.get())) ApplyTcpOptions(fd.get(), options.tcp);
-  if (sys::Listen(fd.get(), options.backlog) != 0) {
-    const std::error_code error = LastError();
-    ours.RemoveIfStillOurs();
+  std::error_code error = Bind(fd.get(), address, &file);
+  if (!error) {
+    if (IsTcp(address.get())) ApplyTcpOptions(fd.get(), options.tcp);
+    if (sys::Listen(fd.get(), options.backlog) != 0) error = LastError();
+  }
+  if (error) {
+    fd.Reset();
+    file.Remove();
     return error;
   }
-  if (file != nullptr) *file = ours;
+  if (out_file != nullptr) *out_file = std::move(file);
   *out = std::move(fd);
   return {};
+}
+
+// A dial to a port of the ephemeral range on the same host, on which nobody listens, may choose that
+// very port for its own, and simultaneous open (RFC 9293, 3.5) does the rest.
+bool IsSelf(const SocketAddress& local, const SocketAddress& peer) noexcept {
+  return IsTcp(local.get()) && local.size == peer.size &&
+         std::memcmp(local.get(), peer.get(), local.size) == 0;
+}
+
+// Makes close(2) send a reset (socket(7), SO_LINGER): no TIME_WAIT holds the port.
+void CloseByReset(int fd) noexcept {
+  const linger reset{1, 0};
+  sys::SetSockOpt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 }
 
 }  // namespace
 
 bool IsTcp(const sockaddr* address) noexcept {
   return address->sa_family == AF_INET || address->sa_family == AF_INET6;
-}
-
-SocketFile SocketFile::At(const SocketAddress& address) noexcept {
-  if (address.base.sa_family != AF_UNIX || address.local.sun_path[0] == '\0') return {};
-  SocketFile file;
-  struct stat status {};
-  // Our own addresses end with a NUL: ResolveForListen leaves room for it.
-  if (sys::Lstat(address.local.sun_path, &status) != 0 || !S_ISSOCK(status.st_mode)) return {};
-  file.device = status.st_dev;
-  file.inode = status.st_ino;
-  std::copy_n(address.local.sun_path, file.path.size(), file.path.begin());
-  return file;
-}
-
-void SocketFile::RemoveIfStillOurs() const noexcept {
-  if (!exists()) return;
-  struct stat status {};
-  if (sys::Lstat(path.data(), &status) != 0) return;
-  if (S_ISSOCK(status.st_mode) && status.st_dev == device && status.st_ino == inode) {
-    sys::Unlink(path.data());
-  }
 }
 
 std::error_code OpenListener(const SocketAddress& address, bool any_family,
@@ -202,11 +189,22 @@ int TakeSocketError(int fd) noexcept {
   return Get(fd, SOL_SOCKET, SO_ERROR, &error) ? error : errno;
 }
 
-bool IsSelfConnected(int fd) noexcept {
+ConnectResult FinishConnect(int fd) noexcept {
+  const int error = TakeSocketError(fd);
+  // A server may accept, send its last words, and reset before we look. Linux answers a reset of a
+  // handshake with ECONNREFUSED; these two it gives only to a connection that was established (EPIPE
+  // after a FIN).
+  if (error == ECONNRESET || error == EPIPE) return {ConnectOutcome::kEstablished, error};
+  if (error != 0) return {ConnectOutcome::kFailed, error};
   SocketAddress local;
   SocketAddress peer;
-  if (LocalAddressOf(fd, &local) || PeerAddressOf(fd, &peer)) return false;
-  return IsTcp(local.get()) && ToAddress(local) == ToAddress(peer);
+  const std::error_code no_peer = PeerAddressOf(fd, &peer);
+  if (no_peer.value() == ENOTCONN) return {ConnectOutcome::kInProgress, 0};
+  if (!no_peer && !LocalAddressOf(fd, &local) && IsSelf(local, peer)) {
+    CloseByReset(fd);
+    return {ConnectOutcome::kFailed, ECONNREFUSED};
+  }
+  return {ConnectOutcome::kEstablished, 0};
 }
 
 int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept {
@@ -254,10 +252,7 @@ ssize_t Recv(int fd, std::span<std::byte> buffer) noexcept {
 }
 
 ssize_t Send(int fd, std::span<const std::byte> bytes) noexcept {
-  // Far below what one call takes (MAX_RW_COUNT, just under 2 GiB), so that no size comes near a
-  // signed 32-bit count anywhere below.
-  constexpr std::size_t kMost = std::size_t{1} << 30;
-  const std::size_t size = std::min(bytes.size(), kMost);
+  const std::size_t size = std::min(bytes.size(), kLargestWrite);
   ssize_t sent;
   do {
     sent = sys::Send(fd, bytes.data(), size, MSG_NOSIGNAL);

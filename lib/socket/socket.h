@@ -11,6 +11,7 @@
 #include <system_error>
 
 #include "socket/socket_address.h"
+#include "socket/socket_file.h"
 #include "socket/unique_fd.h"
 
 // What the library does with sockets: thin functions over the system calls, which know what each
@@ -37,25 +38,9 @@ bool IsTcp(const sockaddr* address) noexcept;
 
 // ---- Listening
 
-// The file of a listening Unix socket, to remove it at the end.
-struct SocketFile {
-  // What stands at `address` now; nothing (an empty path) unless it is a socket file.
-  static SocketFile At(const SocketAddress& address) noexcept;
-
-  bool exists() const noexcept { return path[0] != '\0'; }
-
-  // Removes the file if it is still this one. The inode's number tells only as long as the socket
-  // is open, because an open socket keeps its inode from being reused: call it before `close`.
-  void RemoveIfStillOurs() const noexcept;
-
-  dev_t device = 0;
-  ino_t inode = 0;
-  std::array<char, sizeof(sockaddr_un::sun_path)> path{};
-};
-
 // Socket, bind and listen; on an error nothing is left behind. `any_family`: also takes IPv4, or
-// only IPv4 where there is no IPv6. A socket file on which nobody answers is removed first; nothing
-// else ever is. `file`, if given, gets the new socket's file.
+// only IPv4 when there is no IPv6. A socket file on which nobody answers is removed first; nothing
+// else ever is. `file`, if given, gets the new socket's file; without it the file stays behind.
 std::error_code OpenListener(const SocketAddress& address, bool any_family,
                              const ListenOptions& options, UniqueFd* out,
                              SocketFile* file = nullptr) noexcept;
@@ -87,13 +72,22 @@ AcceptOutcome ClassifyAccept(int error) noexcept;
 std::error_code StartConnect(const SocketAddress& address, const TcpOptions& options, UniqueFd* out,
                              bool* in_progress) noexcept;
 
+enum class ConnectOutcome {
+  kInProgress,   // writable, but not connected yet
+  kEstablished,  // and perhaps reset since: then `error` says how
+  kFailed,
+};
+struct ConnectResult {
+  ConnectOutcome outcome = ConnectOutcome::kFailed;
+  int error = 0;
+};
+
+// What became of a connect in progress, once its socket was reported. A socket that is its own peer
+// has failed (ECONNREFUSED), and its port is free as soon as it is closed.
+ConnectResult FinishConnect(int fd) noexcept;
+
 // SO_ERROR, which it clears; or why it could not be asked for.
 int TakeSocketError(int fd) noexcept;
-
-// Whether a TCP socket is its own peer: a dial to a port of the ephemeral range on the same host on
-// which nobody listens may choose that very port for its own, and simultaneous open (RFC 9293, 3.5)
-// does the rest.
-bool IsSelfConnected(int fd) noexcept;
 
 // ---- Connected
 
@@ -103,6 +97,10 @@ int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept;
 
 std::error_code LocalAddressOf(int fd, SocketAddress* address) noexcept;
 std::error_code PeerAddressOf(int fd, SocketAddress* address) noexcept;
+
+// Far below what one call takes (MAX_RW_COUNT, just under 2 GiB), so that no size comes near a signed
+// 32-bit count anywhere below.
+inline constexpr std::size_t kLargestWrite = std::size_t{1} << 30;
 
 // As recv(2), send(2) without SIGPIPE, and sendmsg(2): -1 and `errno`, but never EINTR. A short
 // count is normal.

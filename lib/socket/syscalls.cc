@@ -4,6 +4,7 @@
 #include <linux/sockios.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -60,7 +61,10 @@ int EventFd() { return ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 ssize_t Write(int fd, const void* buffer, std::size_t size) { return ::write(fd, buffer, size); }
 
 int Lstat(const char* path, struct stat* status) { return ::lstat(path, status); }
+int Fstat(int fd, struct stat* status) { return ::fstat(fd, status); }
 int Unlink(const char* path) { return ::unlink(path); }
+int OpenFile(const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); }
+int Flock(int fd, int operation) { return ::flock(fd, operation); }
 int GetRlimit(int resource, rlimit* limit) {
   return ::getrlimit(static_cast<__rlimit_resource_t>(resource), limit);
 }
@@ -81,6 +85,11 @@ std::chrono::nanoseconds Now() {
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
+
+void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+  value.wait(old, std::memory_order_acquire);
+}
+void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
 
 void Yield() { ::sched_yield(); }
 

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -47,7 +48,10 @@ int EventFd();                                                // non-blocking, c
 ssize_t Write(int fd, const void* buffer, std::size_t size);  // to an eventfd
 
 int Lstat(const char* path, struct stat* status);
+int Fstat(int fd, struct stat* status);
 int Unlink(const char* path);
+int OpenFile(const char* path, int flags, mode_t mode);  // open(path, flags, mode)
+int Flock(int fd, int operation);
 int GetRlimit(int resource, rlimit* limit);
 int AvailableProcessors();  // by sched_getaffinity(2); at least 1
 
@@ -57,6 +61,10 @@ void FreeAddrInfo(addrinfo* list);
 
 // CLOCK_MONOTONIC.
 std::chrono::nanoseconds Now();
+
+// std::atomic's wait and notify_all, which are futex(2).
+void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old);
+void NotifyAll(std::atomic<std::uint32_t>& value);
 
 void Yield();  // sched_yield(2)
 

@@ -139,8 +139,7 @@ TEST_CASE("an error while a listener is made is returned, and leaves nothing", "
         CHECK(OpenListener(AddressOf(address), false, kListen, &fd, &socket_file) == System(error));
         CHECK(plan.injected() == 1);
         CHECK_FALSE(fd.valid());
-        CHECK_FALSE(socket_file.exists());
-        CHECK_FALSE(std::filesystem::exists(file));
+        CHECK(std::filesystem::is_empty(folder));
       }
     }
   }
@@ -195,13 +194,15 @@ TEST_CASE("a socket file is not removed on a doubt", "[M36][F2]") {
     REQUIRE_FALSE(OpenListener(address, false, kListen, &dead));
   }
   const std::vector<Fault> doubts = {
-      {.site = Site::kLstat, .error = EACCES},
+      {.site = Site::kFlock, .error = EWOULDBLOCK},
+      {.site = Site::kLstat, .error = EACCES, .first = 2},
       {.site = Site::kSocket, .error = EMFILE, .first = 2},
       {.site = Site::kConnect, .error = EAGAIN},
       {.site = Site::kConnect, .error = EINTR},
       {.site = Site::kConnect, .error = EACCES},
-      {.site = Site::kLstat, .error = EACCES, .first = 2},
       {.site = Site::kUnlink, .error = EACCES},
+      // A lock that has lost its name again and again is no lock.
+      {.site = Site::kLstat, .error = ENOENT, .times = 16},
   };
   for (const Fault& doubt : doubts) {
     INFO("site " << int(doubt.site) << ", error " << doubt.error);
@@ -209,10 +210,23 @@ TEST_CASE("a socket file is not removed on a doubt", "[M36][F2]") {
     plan.Add(doubt);
     UniqueFd fd;
     CHECK(OpenListener(address, false, kListen, &fd) == System(EADDRINUSE));
-    CHECK(plan.injected() == 1);
+    CHECK(plan.injected() == doubt.times);
+    CHECK(std::filesystem::is_socket(folder + "/s"));
+  }
+  // Without the lock's file nothing is even looked at.
+  for (const Fault& failure :
+       {Fault{.site = Site::kOpenFile, .error = EMFILE},
+        Fault{.site = Site::kFlock, .error = ENOLCK}, Fault{.site = Site::kFstat, .error = ENOMEM},
+        Fault{.site = Site::kLstat, .error = EACCES}}) {
+    INFO("site " << int(failure.site) << ", error " << failure.error);
+    FaultPlan plan;
+    plan.Add(failure);
+    UniqueFd fd;
+    CHECK(OpenListener(address, false, kListen, &fd) == System(failure.error));
     CHECK(std::filesystem::is_socket(folder + "/s"));
   }
   FaultPlan plan;
+  plan.Add({.site = Site::kFlock, .error = EINTR, .times = 3});
   UniqueFd fd;
   CHECK_FALSE(OpenListener(address, false, kListen, &fd));
   std::filesystem::remove_all(folder);

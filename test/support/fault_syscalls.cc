@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -507,6 +508,19 @@ int Lstat(const char* path, struct stat* status) {
   return Make(Judge(Site::kLstat), [&] { return ::lstat(path, status); });
 }
 
+int Fstat(int fd, struct stat* status) {
+  return Make(Judge(Site::kFstat, fd), [&] { return ::fstat(fd, status); });
+}
+
+int OpenFile(const char* path, int flags, mode_t mode) {
+  if ((flags & O_CLOEXEC) == 0) test::AddViolation("open without O_CLOEXEC");
+  return Own(Make(Judge(Site::kOpenFile), [&] { return ::open(path, flags, mode); }));
+}
+
+int Flock(int fd, int operation) {
+  return Make(Judge(Site::kFlock, fd), [&] { return ::flock(fd, operation); });
+}
+
 int Unlink(const char* path) {
   return Make(Judge(Site::kUnlink), [&] { return ::unlink(path); });
 }
@@ -537,6 +551,11 @@ std::chrono::nanoseconds Now() {
   const std::int64_t now = test::virtual_now.load(std::memory_order_relaxed);
   return now == test::kReal ? test::RealNow() : std::chrono::nanoseconds(now);
 }
+
+void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+  value.wait(old, std::memory_order_acquire);
+}
+void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
 
 void Yield() { ::sched_yield(); }
 

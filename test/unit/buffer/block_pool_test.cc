@@ -91,7 +91,7 @@ TEST_CASE("a pool keeps no more of a size than its limit, and that for each size
   std::vector<void*> blocks;
   for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 4) {
     CAPTURE(size);
-    const std::size_t most = BlockPool::kKeptPerSize / size;
+    const std::size_t most = BlockPool::kLeastKept / size;
     void* const in_use = pool.Take(size);
     // Twice: what is taken out of the pool must make room again.
     for (int round = 0; round < 2; ++round) {
@@ -109,7 +109,7 @@ TEST_CASE("after more than a pool keeps, once all is back, it keeps nothing", "[
   std::vector<void*> blocks;
   for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 4) {
     CAPTURE(size);
-    const std::size_t most = BlockPool::kKeptPerSize / size;
+    const std::size_t most = BlockPool::kLeastKept / size;
     // As many as it keeps: those are kept, as often as they come back.
     TakeMany(pool, size, most, &blocks);
     GiveAll(pool, size, &blocks);
@@ -125,10 +125,45 @@ TEST_CASE("after more than a pool keeps, once all is back, it keeps nothing", "[
   }
 }
 
+TEST_CASE("a burst that comes again and again soon costs no allocation", "[R6][seen-22]") {
+  BlockPool pool;
+  std::vector<void*> blocks;
+  constexpr std::size_t kSize = 16 << 10;
+  const auto burst = [&](std::size_t bytes) {
+    const std::size_t allocations = TakeMany(pool, kSize, bytes / kSize, &blocks);
+    GiveAll(pool, kSize, &blocks);
+    return allocations;
+  };
+  for (int i = 0; i < 4; ++i) burst(4 << 20);
+  CHECK(burst(4 << 20) == 0);
+  // Small ones do not make it forget at once, but in time.
+  for (int i = 0; i < 10; ++i) burst(kSize);
+  CHECK(burst(3 << 20) == 0);
+  for (int i = 0; i < 1000; ++i) burst(kSize);
+  burst(4 << 20);
+  CHECK(burst(4 << 20) > 0);
+  // There is a limit, too.
+  for (int i = 0; i < 8; ++i) burst(64 << 20);
+  CHECK(burst(64 << 20) > 0);
+}
+
+TEST_CASE("a pool lets go of all when told to", "[R1][seen-25]") {
+  BlockPool pool;
+  for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 2) {
+    pool.Give(pool.Take(size), size);
+  }
+  pool.Trim();
+  std::vector<void*> blocks;
+  for (std::size_t size = BlockPool::kSmallest; size <= BlockPool::kLargestKept; size *= 2) {
+    CHECK(TakeMany(pool, size, 1, &blocks) == 1);
+    GiveAll(pool, size, &blocks);
+  }
+}
+
 TEST_CASE("what could not be allocated is not waited for", "[F4][R1]") {
   BlockPool pool;
   constexpr std::size_t kSize = 16 << 10;
-  constexpr std::size_t kMost = BlockPool::kKeptPerSize / kSize;
+  constexpr std::size_t kMost = BlockPool::kLeastKept / kSize;
   void* block = nullptr;
   {
     const test::NoMemory none;

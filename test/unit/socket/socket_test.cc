@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <xtcp/error.h>
 
@@ -202,19 +203,18 @@ TEST_CASE("a Unix listener has a file, which goes when asked to", "[M36]") {
   REQUIRE_FALSE(OpenListener(AddressOf(folder.Address()), false, kListen, &fd, &file));
   CHECK(FromBirth(fd));
   CHECK(Text(LocalOf(fd)) == folder.Address());
-  CHECK(file.exists());
-  CHECK(std::string(file.path.data()) == folder.File());
   CHECK(std::filesystem::is_socket(folder.File()));
-  file.RemoveIfStillOurs();
-  CHECK_FALSE(std::filesystem::exists(folder.File()));
-  file.RemoveIfStillOurs();
+  fd.Reset();
+  file.Remove();
+  CHECK(std::filesystem::is_empty(folder.path));  // no lock is left either
+  file.Remove();
 }
 
 TEST_CASE("a socket file on which nobody answers is replaced", "[M36]") {
   const Folder folder;
-  SocketFile old;
   {
     UniqueFd dead;
+    SocketFile old;  // whose end leaves the files, as a crash does
     REQUIRE_FALSE(OpenListener(AddressOf(folder.Address()), false, kListen, &dead, &old));
   }
   REQUIRE(std::filesystem::is_socket(folder.File()));
@@ -222,7 +222,6 @@ TEST_CASE("a socket file on which nobody answers is replaced", "[M36]") {
   SocketFile file;
   CHECK_FALSE(OpenListener(AddressOf(folder.Address()), false, kListen, &fd, &file));
   CHECK(xtcp::test::RawPeer(folder.Address()).connected());
-  CHECK(file.exists());
 }
 
 TEST_CASE("a socket file on which somebody answers stays", "[M36]") {
@@ -230,7 +229,8 @@ TEST_CASE("a socket file on which somebody answers stays", "[M36]") {
   const UniqueFd first = OpenAt(folder.Address());
   const auto refused = [&] {
     UniqueFd second;
-    const auto error = OpenListener(AddressOf(folder.Address()), false, kListen, &second);
+    SocketFile file;
+    const auto error = OpenListener(AddressOf(folder.Address()), false, kListen, &second, &file);
     return error == std::error_code(EADDRINUSE, std::system_category()) && !second.valid();
   };
   CHECK(refused());
@@ -252,7 +252,8 @@ TEST_CASE("what is no socket file is never removed", "[M36]") {
   const Folder folder;
   const auto refused = [&] {
     UniqueFd fd;
-    return OpenListener(AddressOf(folder.Address()), false, kListen, &fd) ==
+    SocketFile file;
+    return OpenListener(AddressOf(folder.Address()), false, kListen, &fd, &file) ==
            std::error_code(EADDRINUSE, std::system_category());
   };
   SECTION("a file") {
@@ -281,19 +282,78 @@ TEST_CASE("a socket file is removed only while it is ours", "[M36]") {
   SocketFile file;
   REQUIRE_FALSE(OpenListener(AddressOf(folder.Address()), false, kListen, &fd, &file));
   std::filesystem::remove(folder.File());
-  SECTION("somebody else's socket") {
-    const UniqueFd other = OpenAt(folder.Address());
-    file.RemoveIfStillOurs();
+  SECTION("the socket of a program that knows nothing of our lock") {
+    const UniqueFd other(::socket(AF_UNIX, SOCK_STREAM, 0));
+    const SocketAddress address = AddressOf(folder.Address());
+    REQUIRE(::bind(other.get(), address.get(), address.size) == 0);
+    REQUIRE(::listen(other.get(), 1) == 0);
+    file.Remove();
     CHECK(xtcp::test::RawPeer(folder.Address()).connected());
   }
   SECTION("a file") {
     std::ofstream(folder.File()) << "precious";
-    file.RemoveIfStillOurs();
+    file.Remove();
     CHECK(std::filesystem::exists(folder.File()));
   }
   SECTION("nothing") {
-    file.RemoveIfStillOurs();
+    file.Remove();
     CHECK_FALSE(std::filesystem::exists(folder.File()));
+  }
+}
+
+TEST_CASE("one at a time owns a path, and the last process that serves it removes the file",
+          "[M36][seen-10][seen-11]") {
+  const Folder folder;
+  const SocketAddress address = AddressOf(folder.Address());
+  UniqueFd fd;
+  SocketFile file;
+  REQUIRE_FALSE(OpenListener(address, false, kListen, &fd, &file));
+
+  SECTION("not even between bind and listen does another one get it") {
+    // As if the owner had bound, and not listened yet: nobody answers on the file.
+    fd.Reset();
+    UniqueFd second;
+    SocketFile second_file;
+    CHECK(OpenListener(address, false, kListen, &second, &second_file) ==
+          std::error_code(EADDRINUSE, std::system_category()));
+    CHECK(std::filesystem::is_socket(folder.File()));
+    file.Remove();
+    CHECK_FALSE(OpenListener(address, false, kListen, &second, &second_file));
+    second.Reset();
+    second_file.Remove();
+  }
+  SECTION("a child that was forked serves on when the parent ends, and the other way round") {
+    const bool child_ends_first = GENERATE(false, true);
+    CAPTURE(child_ends_first);
+    std::array<int, 2> pipe{};
+    REQUIRE(::pipe(pipe.data()) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+      ::close(pipe[1]);
+      char byte;
+      if (!child_ends_first)
+        static_cast<void>(!::read(pipe[0], &byte, 1));  // until the parent has ended
+      fd.Reset();
+      file.Remove();
+      ::_exit(0);
+    }
+    ::close(pipe[0]);
+    int status = 0;
+    if (child_ends_first) {
+      REQUIRE(::waitpid(child, &status, 0) == child);
+    } else {
+      fd.Reset();
+      file.Remove();
+    }
+    CHECK(xtcp::test::RawPeer(folder.Address()).connected());  // the other one still listens
+    ::close(pipe[1]);
+    if (child_ends_first) {
+      fd.Reset();
+      file.Remove();
+    } else {
+      REQUIRE(::waitpid(child, &status, 0) == child);
+    }
+    CHECK(std::filesystem::is_empty(folder.path));
   }
 }
 
@@ -303,10 +363,10 @@ TEST_CASE("there is no file for an abstract name, nor for TCP", "[M36]") {
   SocketFile file;
   REQUIRE_FALSE(OpenListener(AddressOf(name), false, kListen, &fd, &file));
   CHECK(Text(LocalOf(fd)) == name);
-  CHECK_FALSE(file.exists());
-  file.RemoveIfStillOurs();
+  file.Remove();
   REQUIRE_FALSE(OpenListener(AddressOf("127.0.0.1:0"), false, kListen, &fd, &file));
-  CHECK_FALSE(file.exists());
+  file.Remove();
+  CHECK_FALSE(std::filesystem::exists(".lock"));
 }
 
 // ---- Adopting
@@ -449,27 +509,50 @@ TEST_CASE("TakeSocketError tells why it could not ask", "[F2]") {
   CHECK(TakeSocketError(file.get()) == ENOTSOCK);
 }
 
-TEST_CASE("a socket that is connected to itself is recognised") {
+TEST_CASE("a socket that is connected to itself has failed, and frees its port", "[M31][seen-8]") {
   // Bound first and connected to the same port: what chance does to a dial in the ephemeral range.
-  const UniqueFd self(::socket(AF_INET, SOCK_STREAM, 0));
+  UniqueFd self(::socket(AF_INET, SOCK_STREAM, 0));
   const SocketAddress any = AddressOf("127.0.0.1:0");
   REQUIRE(::bind(self.get(), any.get(), any.size) == 0);
-  CHECK_FALSE(IsSelfConnected(self.get()));
   const SocketAddress address = LocalOf(self);
   REQUIRE(::connect(self.get(), address.get(), address.size) == 0);
-  CHECK(IsSelfConnected(self.get()));
-
-  const Pair pair = Connect();
-  CHECK_FALSE(IsSelfConnected(pair.dialled.get()));
-  CHECK_FALSE(IsSelfConnected(pair.accepted.get()));
-  CHECK_FALSE(IsSelfConnected(-1));
+  const ConnectResult result = FinishConnect(self.get());
+  CHECK(result.outcome == ConnectOutcome::kFailed);
+  CHECK(result.error == ECONNREFUSED);
+  self.Reset();
+  // Not even a socket without SO_REUSEADDR finds it in TIME_WAIT.
+  const UniqueFd next(::socket(AF_INET, SOCK_STREAM, 0));
+  CHECK(::bind(next.get(), address.get(), address.size) == 0);
 
   // Two unnamed Unix sockets have equal addresses and are two all the same.
   std::array<int, 2> fds{};
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds.data()) == 0);
-  CHECK_FALSE(IsSelfConnected(fds[0]));
+  CHECK(FinishConnect(fds[0]).outcome == ConnectOutcome::kEstablished);
   ::close(fds[0]);
   ::close(fds[1]);
+}
+
+TEST_CASE("what became of a connect", "[M31][seen-6][seen-7]") {
+  Pair pair = Connect();
+  CHECK(FinishConnect(pair.dialled.get()).outcome == ConnectOutcome::kEstablished);
+  CHECK(FinishConnect(-1).error == EBADF);
+
+  SECTION("writable is not connected") {
+    const UniqueFd fresh(::socket(AF_INET, SOCK_STREAM, 0));
+    CHECK(FinishConnect(fresh.get()).outcome == ConnectOutcome::kInProgress);
+  }
+  SECTION("a reset after the handshake came to an established connection") {
+    const bool fin_first = GENERATE(false, true);
+    CAPTURE(fin_first);
+    if (fin_first) REQUIRE(::shutdown(pair.accepted.get(), SHUT_WR) == 0);
+    const linger reset{1, 0};
+    ::setsockopt(pair.accepted.get(), SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    pair.accepted.Reset();
+    REQUIRE(IsReadyFor(pair.dialled, POLLERR));
+    const ConnectResult result = FinishConnect(pair.dialled.get());
+    CHECK(result.outcome == ConnectOutcome::kEstablished);
+    CHECK(result.error == (fin_first ? EPIPE : ECONNRESET));
+  }
 }
 
 TEST_CASE("only IPv4 and IPv6 are TCP") {

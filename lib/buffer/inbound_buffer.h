@@ -1,0 +1,73 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "buffer/block_pool.h"
+
+namespace xtcp::internal {
+
+// The bytes of one connection that wait for the rest of their packet. One pointer wide; without bytes
+// it holds no memory. Its block comes from the loop's pool, starts at the size that `Reserve` is told,
+// grows when it is full, and goes back when the last byte is consumed.
+//
+//   block:   | consumed | bytes ......... | free ...... |
+//                       head         head + size    capacity
+//
+// The bytes never wrap around, since `Protocol::Unpack` wants them in one piece. When the free part at
+// the end is used up, they move to the front; when the block is full, into one of twice its size. Those
+// that move are the beginning of one unfinished packet, and until it is consumed nothing in front of it
+// is, so that they do not move to the front again: a byte moves there once at most.
+//
+// Loop thread only. Every method that may need the pool takes it, so that a connection need not
+// store it.
+class InboundBuffer {
+ public:
+  InboundBuffer() = default;
+  ~InboundBuffer();  // must have been cleared
+  InboundBuffer(const InboundBuffer&) = delete;
+  InboundBuffer& operator=(const InboundBuffer&) = delete;
+
+  bool empty() const { return block_ == nullptr || block_->size == 0; }
+  std::size_t size() const { return block_ == nullptr ? 0 : block_->size; }
+  std::size_t capacity() const { return block_ == nullptr ? 0 : block_->capacity; }
+
+  // All bytes.
+  std::span<const std::byte> View() const;
+
+  // Makes room for at least `more` bytes behind the last one. A first block has at least `first_size`
+  // bytes in all. False, and nothing changed, when an allocation fails.
+  bool Reserve(std::size_t more, std::size_t first_size, BlockPool& pool);
+
+  // The free part, to read into; `Commit` takes what was read.
+  std::span<std::byte> Free();
+  void Commit(std::size_t n);
+
+  // `Reserve` and copy. False, and nothing changed, when the allocation fails.
+  bool Append(std::span<const std::byte> bytes, std::size_t first_size, BlockPool& pool);
+
+  // Drops the first `n` bytes. The block goes back with the last of them.
+  void Consume(std::size_t n, BlockPool& pool);
+
+  // Moves few bytes out of a block that once held many, unless `packet`, the number of bytes that were
+  // just consumed, says that the block is needed again. When the allocation fails they stay.
+  void Shrink(std::size_t packet, std::size_t first_size, BlockPool& pool);
+
+  void Clear(BlockPool& pool) { Consume(size(), pool); }
+
+ private:
+  struct Block {
+    std::size_t capacity;  // of the bytes after this head
+    std::size_t head;      // where the first byte is
+    std::size_t size;
+    std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
+  };
+
+  void MoveToFront();
+  bool MoveTo(std::size_t block_size, BlockPool& pool);
+  void GiveBack(BlockPool& pool);
+
+  Block* block_ = nullptr;
+};
+
+}  // namespace xtcp::internal

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <algorithm>
+#include <chrono>
+
+#include "socket/syscalls.h"
+
+namespace xtcp::internal {
+
+// What one turn may take from the others (R9): so many packets, and about so much time of their
+// handler. The clock is read rarely: for the first time after a few packets, then when as many more
+// are delivered as should fit, by the time that those before took.
+class Slice {
+ public:
+  static constexpr int kPackets = 1024;
+  static constexpr std::chrono::nanoseconds kTime = std::chrono::milliseconds(1);
+  static constexpr int kFirstLook = 8;
+  static constexpr int kLook = 64;  // at most so many packets between two looks
+
+  // To be asked before each packet: whether it has to wait for the next turn.
+  bool IsOver() { return left_until_look_-- == 0 && Look(); }
+
+ private:
+  bool Look() {
+    delivered_ += look_;
+    if (delivered_ >= kPackets) return true;
+    const std::chrono::nanoseconds now = sys::Now();
+    look_ = kFirstLook;
+    if (delivered_ == kFirstLook) {
+      since_ = now;
+    } else {
+      // The first packets are taken to have been as slow as those that were measured.
+      const auto each = (now - since_) / (delivered_ - kFirstLook);
+      const auto left = kTime - each * delivered_;
+      if (left <= left.zero()) return true;
+      look_ = kLook;
+      if (each * kLook > left) look_ = std::max(1, static_cast<int>(left / each));
+    }
+    look_ = std::min(look_, kPackets - delivered_);
+    left_until_look_ = look_ - 1;
+    return false;
+  }
+
+  int left_until_look_ = kFirstLook;
+  int look_ = kFirstLook;
+  int delivered_ = 0;
+  std::chrono::nanoseconds since_{0};
+};
+
+}  // namespace xtcp::internal
