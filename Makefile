@@ -85,7 +85,7 @@ CONFIG_tsan := tsan
 TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,\
   $(call find_sources,test,*_test.cc))
 TEST_PROGRAMS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))))
-# This one defines the seam (lib/socket/syscalls.h) itself, so it goes only into `fault`, `limits`,
+# This one defines the seam (lib/sys/syscalls.h) itself, so it goes only into `fault`, `limits`,
 # `options` and `integration-fault`, a second program made of the objects of `integration`.
 FAULT_SRC := $(wildcard test/support/fault_syscalls.cc)
 SUPPORT_SRCS := $(filter-out $(FAULT_SRC),$(wildcard test/support/*.cc))

@@ -1,4 +1,4 @@
-// The library's seam (lib/socket/syscalls.h) without a kernel behind it, so that what is measured is
+// The library's seam (lib/sys/syscalls.h) without a kernel behind it, so that what is measured is
 // the library. It plays one server with one client; see no_kernel.h. Descriptors are numbers.
 
 #include "micro/no_kernel.h"
@@ -11,7 +11,7 @@
 #include <cstring>
 #include <ctime>
 
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace bench {
 NoKernel no_kernel;

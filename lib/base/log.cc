@@ -90,7 +90,7 @@ std::size_t Escape(std::string_view text, bool cut, char* out, std::size_t capac
 
 }  // namespace
 
-bool LogLimiter::Admit(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept {
+bool LogLimiter::Pass(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept {
   // The generic cell rate algorithm (ITU-T I.371): each line moves `due_` on by one interval, and
   // `due_` may be ahead of the clock by all but one of a burst. 5 at once and one more each 200 ms
   // are at most 10 in any second, wherever it begins; a counter per second would let 20 pass around

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "sys/syscalls.h"
+
 namespace xtcp::internal {
 
 // Whether there is a logger. It is only a hint that spares silent sites the lock, so relaxed is
@@ -19,7 +21,7 @@ class LogLimiter {
   constexpr LogLimiter() = default;
 
   // Whether a line may be written at `now`; if so, how many were not since the last one.
-  bool Admit(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept;
+  bool Pass(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept;
 
  private:
   // Relaxed, all: they order nothing else.
@@ -43,8 +45,9 @@ class LogEntry {
   // There is a logger, and it wants this level.
   bool wanted() const noexcept { return logger_ != nullptr; }
 
-  bool Admit(LogLimiter& limiter, std::chrono::nanoseconds now) noexcept {
-    return limiter.Admit(now, &suppressed_);
+  // Whether the limit of its site lets it pass.
+  bool Pass(LogLimiter& limiter, std::chrono::nanoseconds now) noexcept {
+    return limiter.Pass(now, &suppressed_);
   }
 
   // Formats, escapes and hands over. Only when wanted.
@@ -79,13 +82,14 @@ class LogEntry {
   } while (false)
 
 // The same for what a peer can cause: at most 10 lines in any second from this site. The next line
-// says how many were suppressed. `now` is the monotonic clock's, in nanoseconds.
-#define XTCP_LOG_LIMITED(now, level, ...)                                           \
-  do {                                                                              \
-    if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {          \
-      static constinit ::xtcp::internal::LogLimiter xtcp_log_limiter;               \
-      ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);           \
-      if (xtcp_log_entry.wanted() && xtcp_log_entry.Admit(xtcp_log_limiter, (now))) \
-        XTCP_WRITE_LOG(xtcp_log_entry, __VA_ARGS__);                                \
-    }                                                                               \
+// says how many were suppressed. `now` is the monotonic clock's.
+#define XTCP_LOG_LIMITED_AT(now, level, ...)                                       \
+  do {                                                                             \
+    if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {         \
+      static constinit ::xtcp::internal::LogLimiter xtcp_log_limiter;              \
+      ::xtcp::internal::LogEntry xtcp_log_entry(::xtcp::LogLevel::level);          \
+      if (xtcp_log_entry.wanted() && xtcp_log_entry.Pass(xtcp_log_limiter, (now))) \
+        XTCP_WRITE_LOG(xtcp_log_entry, __VA_ARGS__);                               \
+    }                                                                              \
   } while (false)
+#define XTCP_LOG_LIMITED(...) XTCP_LOG_LIMITED_AT(::xtcp::sys::Now(), __VA_ARGS__)

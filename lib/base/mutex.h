@@ -5,13 +5,7 @@
 
 #include "base/thread_annotations.h"
 #include "base/thread_end.h"
-
-namespace xtcp::sys {
-
-// An alias, so that a test program may put a lock of its own in its place.
-using Mutex = std::mutex;
-
-}  // namespace xtcp::sys
+#include "sys/mutex.h"
 
 namespace xtcp::internal {
 

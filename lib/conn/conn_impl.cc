@@ -13,7 +13,7 @@
 #include "base/thread_end.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 
@@ -259,7 +259,7 @@ void ConnImpl::Close(CloseReason reason, std::error_code error) {
   sending_.Clear(context_->pool);
   inbound_.Clear(context_->pool);
   Add(totals.unacked_bytes, unacked);
-  XTCP_LOG_LIMITED(now, kDebug, "%s closed: %s", ToString().c_str(),
+  XTCP_LOG_LIMITED(kDebug, "%s closed: %s", ToString().c_str(),
                    std::string(xtcp::ToString(reason)).c_str());
 
   // Its place is free before the application hears of it: a newcomer may take it at once.
@@ -516,10 +516,10 @@ void ConnImpl::NoteException() {
   try {
     throw;
   } catch (const std::exception& exception) {
-    XTCP_LOG_LIMITED(now, kError, "%s: an exception left user code: %s", ToString().c_str(),
+    XTCP_LOG_LIMITED(kError, "%s: an exception left user code: %s", ToString().c_str(),
                      exception.what());
   } catch (...) {
-    XTCP_LOG_LIMITED(now, kError, "%s: an exception left user code", ToString().c_str());
+    XTCP_LOG_LIMITED(kError, "%s: an exception left user code", ToString().c_str());
   }
 }
 

@@ -15,12 +15,12 @@
 #include <cstring>
 #include <utility>
 
-#include "base/pack.h"
 #include "buffer/scratch.h"
 #include "conn/conn_impl.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
+#include "types/pack.h"
 
 namespace xtcp::internal {
 
@@ -86,7 +86,7 @@ std::error_code ConnImpl::SendPacket(const Packet& packet) {
     packed = *room = {bytes, size};
     return true;
   };
-  std::error_code error = PackPacket(*context_->protocol, packet, allocate, sys::Now);
+  std::error_code error = PackPacket(*context_->protocol, packet, allocate);
   if (too_large) error = Errc::kTooLarge;
   return error ? Refuse(error) : Send(packed);
 }

@@ -9,6 +9,7 @@
 #include "base/thread_end.h"
 #include "conn/dialer.h"
 #include "socket/resolve.h"
+#include "types/validate_options.h"
 
 namespace xtcp::internal {
 
@@ -75,3 +76,12 @@ void DialedConn::HandlePosted() {
 }
 
 }  // namespace xtcp::internal
+
+namespace xtcp {
+
+ConnPtr NewConn(Options options) {
+  internal::ValidateOptions(options);
+  return std::make_shared<internal::DialedConn>(std::move(options));
+}
+
+}  // namespace xtcp

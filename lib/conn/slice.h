@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 

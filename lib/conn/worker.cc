@@ -9,7 +9,7 @@
 
 #include "base/log.h"
 #include "base/thread_end.h"
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 

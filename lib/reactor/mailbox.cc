@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "base/thread_end.h"
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 

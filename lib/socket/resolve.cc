@@ -15,7 +15,7 @@
 #include <optional>
 #include <string>
 
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 namespace {

@@ -9,7 +9,7 @@
 #include <cstring>
 
 #include "base/log.h"
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 namespace {
@@ -213,7 +213,7 @@ int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept {
     if (Set(fd, level, name, static_cast<int>(value))) return;
     ++refused;
     const std::error_code error = LastError();
-    XTCP_LOG_LIMITED(sys::Now(), kWarn, "a TCP option was refused: %s", error.message().c_str());
+    XTCP_LOG_LIMITED(kWarn, "a TCP option was refused: %s", error.message().c_str());
   };
   // Said either way: an accepted socket inherits it from an adopted listener.
   apply(IPPROTO_TCP, TCP_NODELAY, options.no_delay ? 1 : 0);

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 namespace {

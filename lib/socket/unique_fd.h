@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 

@@ -17,10 +17,10 @@
 
 #include "reactor/event_loop.h"
 #include "reactor/mailbox.h"
-#include "socket/syscalls.h"
 #include "support/deadline.h"
 #include "support/fault_control.h"
 #include "support/leak_guard.h"
+#include "sys/syscalls.h"
 #include "unit/reactor/test_channel.h"
 
 namespace xtcp::test {

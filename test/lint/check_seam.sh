@@ -1,5 +1,5 @@
 #!/bin/bash
-# Every system call, the clock and thread creation go through lib/socket/syscalls.h: no other member
+# Every system call, the clock and thread creation go through lib/sys/syscalls.h: no other member
 # of the archive refers to one. And what is private has hidden visibility.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1

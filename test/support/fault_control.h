@@ -6,7 +6,7 @@
 #include <functional>
 #include <limits>
 
-// Control over fault_syscalls.cc, which stands in for lib/socket/syscalls.cc in the programs that
+// Control over fault_syscalls.cc, which stands in for lib/sys/syscalls.cc in the programs that
 // link it. Every call is a real one, but some report an error, or take fewer bytes than they could.
 //
 // By default XTCP_SEED decides which: faults that a correct library hides from its user, so that

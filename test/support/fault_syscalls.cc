@@ -22,12 +22,12 @@
 #include <utility>
 #include <vector>
 
-#include "socket/syscalls.h"
 #include "support/deadline.h"
 #include "support/fake_names.h"
 #include "support/fault_control.h"
 #include "support/random.h"
 #include "support/violations.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::test {
 namespace {

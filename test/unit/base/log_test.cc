@@ -88,7 +88,7 @@ TEST_CASE("without a logger a log site does not evaluate its arguments", "[M40]"
   SetLogger(nullptr);
   int evaluated = 0;
   XTCP_LOG(kError, "%d", ++evaluated);
-  XTCP_LOG_LIMITED((++evaluated, 0ns), kError, "%d", ++evaluated);
+  XTCP_LOG_LIMITED_AT((++evaluated, 0ns), kError, "%d", ++evaluated);
   CHECK(evaluated == 0);
 }
 
@@ -97,7 +97,7 @@ TEST_CASE("a level that the logger does not want is neither built nor logged", "
   installed.recorder->on_enabled = [](LogLevel level) { return level <= LogLevel::kWarn; };
   int evaluated = 0;
   XTCP_LOG(kInfo, "%d", ++evaluated);
-  XTCP_LOG_LIMITED((++evaluated, 0ns), kDebug, "%d", ++evaluated);
+  XTCP_LOG_LIMITED_AT((++evaluated, 0ns), kDebug, "%d", ++evaluated);
   CHECK(evaluated == 0);
   XTCP_LOG(kWarn, "%d", ++evaluated);
   CHECK(evaluated == 1);
@@ -124,7 +124,7 @@ TEST_CASE("a line whose arguments throw is dropped", "[F4]") {
   Installed installed;
   const auto no_memory = []() -> const char* { throw std::bad_alloc(); };
   XTCP_LOG(kError, "%s", no_memory());
-  XTCP_LOG_LIMITED(0ns, kError, "%s", no_memory());
+  XTCP_LOG_LIMITED_AT(0ns, kError, "%s", no_memory());
   CHECK(installed.recorder->lines().empty());
   XTCP_LOG(kError, "next");
   CHECK(installed.recorder->last() == "next");
@@ -373,7 +373,7 @@ TEST_CASE("the limiter lets at most 10 lines through in any second", "[R10]") {
     for (std::uint64_t i = 0; i < kCalls; ++i) {
       now += std::chrono::milliseconds(random.Between(0, 2 * step_ms));
       std::uint64_t suppressed = 0;
-      if (!limiter.Admit(now, &suppressed)) {
+      if (!limiter.Pass(now, &suppressed)) {
         REQUIRE(suppressed == 0);
         continue;
       }
@@ -385,7 +385,7 @@ TEST_CASE("the limiter lets at most 10 lines through in any second", "[R10]") {
     }
     // Nothing is lost: every call passed, was told of, or will be.
     std::uint64_t rest = 0;
-    REQUIRE(limiter.Admit(now + 10s, &rest));
+    REQUIRE(limiter.Pass(now + 10s, &rest));
     CHECK(total_passed + told + rest == kCalls);
   }
 }
@@ -393,18 +393,18 @@ TEST_CASE("the limiter lets at most 10 lines through in any second", "[R10]") {
 TEST_CASE("the limiter lets single lines and short bursts through", "[R10]") {
   LogLimiter slow;
   std::uint64_t suppressed = 0;
-  for (int i = 0; i < 100; ++i) REQUIRE(slow.Admit(i * 200ms, &suppressed));
+  for (int i = 0; i < 100; ++i) REQUIRE(slow.Pass(i * 200ms, &suppressed));
 
   LogLimiter burst;
-  for (int i = 0; i < 5; ++i) REQUIRE(burst.Admit(0ns, &suppressed));
-  CHECK_FALSE(burst.Admit(0ns, &suppressed));
-  CHECK_FALSE(burst.Admit(199ms, &suppressed));
+  for (int i = 0; i < 5; ++i) REQUIRE(burst.Pass(0ns, &suppressed));
+  CHECK_FALSE(burst.Pass(0ns, &suppressed));
+  CHECK_FALSE(burst.Pass(199ms, &suppressed));
   CHECK(suppressed == 0);
-  CHECK(burst.Admit(200ms, &suppressed));
+  CHECK(burst.Pass(200ms, &suppressed));
   CHECK(suppressed == 2);
   // After a second of silence it takes a whole burst again, and no more than that.
-  for (int i = 0; i < 5; ++i) REQUIRE(burst.Admit(1h, &suppressed));
-  CHECK_FALSE(burst.Admit(1h, &suppressed));
+  for (int i = 0; i < 5; ++i) REQUIRE(burst.Pass(1h, &suppressed));
+  CHECK_FALSE(burst.Pass(1h, &suppressed));
 }
 
 TEST_CASE("threads share a limiter's allowance", "[R10]") {
@@ -416,7 +416,7 @@ TEST_CASE("threads share a limiter's allowance", "[R10]") {
     threads.emplace_back([&] {
       for (int n = 0; n < 1000; ++n) {
         std::uint64_t suppressed = 0;
-        if (limiter.Admit(1s, &suppressed)) {
+        if (limiter.Pass(1s, &suppressed)) {
           ++passed;
           told += suppressed;
         }
@@ -426,14 +426,14 @@ TEST_CASE("threads share a limiter's allowance", "[R10]") {
   for (std::thread& thread : threads) thread.join();
   CHECK(passed == 5);
   std::uint64_t rest = 0;
-  REQUIRE(limiter.Admit(10s, &rest));
+  REQUIRE(limiter.Pass(10s, &rest));
   CHECK(passed + told + rest == 4000);
 }
 
 TEST_CASE("a limited site says how many lines it suppressed", "[R10][M40]") {
   Installed installed;
   const auto log = [](nanoseconds now, const char* text) {
-    XTCP_LOG_LIMITED(now, kWarn, "bad peer: %s", text);
+    XTCP_LOG_LIMITED_AT(now, kWarn, "bad peer: %s", text);
   };
   for (int i = 0; i < 100; ++i) log(0ns, "first");
   CHECK(installed.recorder->lines().size() == 5);
@@ -444,7 +444,7 @@ TEST_CASE("a limited site says how many lines it suppressed", "[R10][M40]") {
   CHECK(installed.recorder->last() == "bad peer: third");
 
   // Another site has its own allowance.
-  XTCP_LOG_LIMITED(10s, kWarn, "elsewhere");
+  XTCP_LOG_LIMITED_AT(10s, kWarn, "elsewhere");
   CHECK(installed.recorder->last() == "elsewhere");
 
   // The count stands at the end of a line that had to be cut.
@@ -457,7 +457,7 @@ TEST_CASE("a limited site says how many lines it suppressed", "[R10][M40]") {
 }
 
 TEST_CASE("each logger begins with a fresh account of a limited site", "[R10]") {
-  const auto log = [] { XTCP_LOG_LIMITED(0ns, kWarn, "text"); };
+  const auto log = [] { XTCP_LOG_LIMITED_AT(0ns, kWarn, "text"); };
   for (int round = 0; round < 2; ++round) {
     Installed installed;
     for (int i = 0; i < 100; ++i) log();
@@ -471,7 +471,7 @@ TEST_CASE("an unwanted level spends nothing of a limited site's allowance", "[R1
   Installed installed;
   bool wanted = false;
   installed.recorder->on_enabled = [&](LogLevel) { return wanted; };
-  const auto log = [] { XTCP_LOG_LIMITED(0ns, kDebug, "text"); };
+  const auto log = [] { XTCP_LOG_LIMITED_AT(0ns, kDebug, "text"); };
   for (int i = 0; i < 100; ++i) log();
   wanted = true;
   log();

@@ -21,8 +21,8 @@
 #include <vector>
 
 #include "base/callback_scope.h"
-#include "socket/syscalls.h"
 #include "support/deadline.h"
+#include "sys/syscalls.h"
 #include "unit/reactor/test_channel.h"
 
 namespace xtcp::internal {

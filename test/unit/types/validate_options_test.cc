@@ -1,4 +1,4 @@
-#include "base/validate_options.h"
+#include "types/validate_options.h"
 
 #include <xtcp/handler.h>
 #include <xtcp/protocol.h>

@@ -1,4 +1,4 @@
-#include "conn/acceptor.h"
+#include "server/acceptor.h"
 
 #include <netinet/in.h>
 #include <sys/epoll.h>

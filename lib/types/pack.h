@@ -18,11 +18,10 @@ namespace xtcp::internal {
 // What `Conn::SendPacket` and `Protocol::Pack` have in common: lets the protocol pack `packet` into
 // the room that `bool allocate(std::size_t size, std::span<std::byte>* room)` finds for exactly
 // that many bytes. False from it is kNoMemory. Whatever goes wrong is the result; then the caller
-// drops the room. An exception is logged as well (F5), `now` being the monotonic clock. No lock is
-// held.
-template <typename Allocate, typename Clock>
-std::error_code PackPacket(const Protocol& protocol, const Packet& packet, const Allocate& allocate,
-                           Clock now) {
+// drops the room. An exception is logged as well (F5). No lock is held.
+template <typename Allocate>
+std::error_code PackPacket(const Protocol& protocol, const Packet& packet,
+                           const Allocate& allocate) {
   const CallbackScope scope;
   try {
     const std::size_t size = protocol.PackSize(packet);
@@ -39,10 +38,10 @@ std::error_code PackPacket(const Protocol& protocol, const Packet& packet, const
   } catch (const ForcedUnwind&) {
     throw;
   } catch (const std::exception& exception) {
-    XTCP_LOG_LIMITED(now(), kError, "an exception left PackSize or PackTo: %s", exception.what());
+    XTCP_LOG_LIMITED(kError, "an exception left PackSize or PackTo: %s", exception.what());
     return Errc::kBadPacket;
   } catch (...) {
-    XTCP_LOG_LIMITED(now(), kError, "an exception left PackSize or PackTo");
+    XTCP_LOG_LIMITED(kError, "an exception left PackSize or PackTo");
     return Errc::kBadPacket;
   }
 }

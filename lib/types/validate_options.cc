@@ -1,4 +1,4 @@
-#include "base/validate_options.h"
+#include "types/validate_options.h"
 
 #include <chrono>
 #include <limits>

@@ -12,12 +12,12 @@
 #include "base/mutex.h"
 #include "base/scope.h"
 #include "base/thread_end.h"
-#include "base/validate_options.h"
-#include "conn/acceptor.h"
 #include "conn/worker.h"
+#include "server/acceptor.h"
 #include "socket/resolve.h"
 #include "socket/socket.h"
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
+#include "types/validate_options.h"
 
 namespace xtcp {
 
@@ -332,7 +332,7 @@ void Server::Inside::ListenerDied(std::error_code error) {
 
 void Server::Inside::ConnectionRefused(std::error_code error) {
   if (error) {
-    XTCP_LOG_LIMITED(sys::Now(), kWarn, "a connection was refused: %s", error.message().c_str());
+    XTCP_LOG_LIMITED(kWarn, "a connection was refused: %s", error.message().c_str());
   }
   bool last = false;
   {

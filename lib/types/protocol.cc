@@ -2,8 +2,7 @@
 
 #include <stdexcept>
 
-#include "base/pack.h"
-#include "socket/syscalls.h"
+#include "types/pack.h"
 
 namespace xtcp {
 
@@ -24,7 +23,7 @@ std::error_code Protocol::Pack(const Packet& packet, std::vector<std::byte>* out
     *room = *out;
     return true;
   };
-  const std::error_code error = internal::PackPacket(*this, packet, allocate, sys::Now);
+  const std::error_code error = internal::PackPacket(*this, packet, allocate);
   if (error) out->clear();
   return error;
 }

@@ -1,4 +1,4 @@
-#include "socket/syscalls.h"
+#include "sys/syscalls.h"
 
 #include <fcntl.h>
 #include <linux/sockios.h>

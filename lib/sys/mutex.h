@@ -1,0 +1,10 @@
+#pragma once
+
+#include <mutex>
+
+namespace xtcp::sys {
+
+// An alias, so that a test program may put a lock of its own in its place.
+using Mutex = std::mutex;
+
+}  // namespace xtcp::sys
