@@ -112,6 +112,7 @@ ssize_t Write(int, const void*, std::size_t size) {
 
 int Lstat(const char*, struct stat*) { return Fail(ENOENT); }
 void WaitWhile(const std::atomic<std::uint32_t>&, std::uint32_t) {}
+void NotifyOne(std::atomic<std::uint32_t>&) {}
 void NotifyAll(std::atomic<std::uint32_t>&) {}
 int Unlink(const char*) { return 0; }
 int Fstat(int, struct stat*) { return -1; }

@@ -94,8 +94,8 @@ class XTCP_API Server {
   ServerStats Stats() const;
 
  private:
-  class Inside;
-  std::shared_ptr<Inside> inside_;
+  class Impl;
+  std::shared_ptr<Impl> impl_;
 };
 
 }  // namespace xtcp

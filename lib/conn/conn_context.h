@@ -4,12 +4,12 @@
 
 #include <atomic>
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <system_error>
 #include <utility>
 
 #include "buffer/block_pool.h"
+#include "conn/phase.h"
 #include "reactor/mailbox.h"
 
 namespace xtcp::internal {
@@ -30,16 +30,12 @@ struct ConnContext {
   Mailbox mailbox;
   BlockPool pool;
 
-  // Bytes accepted from other threads than the loop's, for the server's totals. Relaxed: a counter.
-  std::atomic<std::uint64_t> accepted_elsewhere{0};
-
   Worker* worker = nullptr;  // loop thread only, while the loop runs
 
-  // The server's stop has begun: Send is refused before the loop has seen it. Relaxed: whoever must
-  // see it has it ordered before.
-  std::atomic<bool> stopping{false};
-  std::atomic<bool> stopping_gracefully{
-      false};  // it is graceful, or was before it became immediate
+  // The server's stops. Once there is one, Send is refused, before the loop has seen it. Relaxed: a
+  // thread that must see it is ordered after it by other means.
+  std::atomic<Stops> stops{Stops::kNone};
+  bool stopping() const { return stops.load(std::memory_order_relaxed) != Stops::kNone; }
 };
 
 }  // namespace xtcp::internal

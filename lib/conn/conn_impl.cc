@@ -4,16 +4,19 @@
 #include <xtcp/error.h>
 
 #include <algorithm>
-#include <exception>
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include "base/callback_scope.h"
+#include "base/check.h"
 #include "base/log.h"
-#include "base/thread_end.h"
+#include "base/scope.h"
+#include "buffer/scratch.h"
 #include "conn/worker.h"
 #include "socket/socket.h"
 #include "sys/syscalls.h"
+#include "types/pack.h"
 
 namespace xtcp::internal {
 
@@ -23,266 +26,211 @@ namespace {
 constexpr std::chrono::milliseconds kStarvedPause{100};
 constexpr int kStarvedTries = 100;
 
-std::error_code SystemError(int error) { return {error, std::system_category()}; }
+constexpr std::uint32_t kReadable = EPOLLIN | EPOLLERR | EPOLLHUP;
+constexpr std::uint32_t kWritable = EPOLLOUT | EPOLLERR | EPOLLHUP;
 
 }  // namespace
 
-ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, ConnState state)
-    : context_(std::move(context)), state_(state) {}
+ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, SendState state)
+    : context_(std::move(context)), intake_(state) {}
 
 ConnImpl::~ConnImpl() {
   // Only one that was never served still has any of these.
-  MutexLock lock(mu_);
-  pending_.Clear(context_->pool);
-  sending_.Clear(context_->pool);
-  inbound_.Clear(context_->pool);
+  intake_.TakePending(out_.queue(), out_.account(), context_->pool);
+  out_.Clear(context_->pool);
+  in_.Clear(context_->pool);
 }
 
 // ---- Any thread.
 
+std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
+  // Nearly every send of a busy server: in the connection's own turn, and charged ahead.
+  if (EventLoop::IsCurrent(context_->mailbox)) {
+    Turn& turn = worker().turn();
+    if (turn.IsOf(this) && Outbound::MayGather(turn, bytes.size()) &&
+        intake_.open_and_nothing_pending() && !context_->stopping()) {
+      const std::error_category& no_error = context_->no_error;
+      std::memcpy(turn.Gather(bytes.size()), bytes.data(), bytes.size());
+      return {0, no_error};
+    }
+  }
+  return SendSlowly(bytes);
+}
+
+std::error_code ConnImpl::SendSlowly(std::span<const std::byte> bytes) {
+  if (bytes.empty()) return {};
+  if (EventLoop::IsCurrent(context_->mailbox)) return SendOnLoop(bytes);
+  bool post = false;
+  const std::error_code error = intake_.Send(bytes, *context_, *this, &post);
+  if (post) context_->mailbox.Push(this);
+  return error;
+}
+
+std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
+  Turn& turn = worker().turn();
+  if (turn.IsOf(this)) return out_.SendInTurn(bytes, turn, intake_, *context_, deadlines_);
+  const std::error_code error =
+      out_.SendElsewhere(bytes, worker().service(), intake_, *context_, deadlines_);
+  // A turn of its own writes; or gives back the room for want of which this send was refused.
+  if (!error || intake_.has_refused()) Post();
+  return error;
+}
+
+std::error_code ConnImpl::SendPacket(const Packet& packet) {
+  // Don't pack when the send would be refused anyway.
+  if (const std::error_code error = intake_.CheckState(*context_)) return intake_.Refuse(error);
+  Scratch scratch(context_->pool);
+  std::span<std::byte> packed;
+  bool too_large = false;
+  const auto allocate = [&](std::size_t size, std::span<std::byte>* room) {
+    too_large = size > context_->send_buffer_limit;
+    if (too_large) return false;
+    std::byte* const bytes = scratch.Take(size);
+    if (bytes == nullptr) return false;
+    packed = *room = {bytes, size};
+    return true;
+  };
+  std::error_code error = PackPacket(*context_->protocol, packet, allocate);
+  if (too_large) error = Errc::kTooLarge;
+  return error ? intake_.Refuse(error) : Send(packed);
+}
+
 StopReport ConnImpl::Stop(StopMode mode) {
   const bool waits = mode == StopMode::kGracefullyAndWait;
   const bool would_deadlock = waits && InsideCallback();
-  bool runs = false;
   bool post = false;
-  StopReport report;
-  {
-    MutexLock lock(mu_);
-    const ConnState state = state_.load();
-    runs = state > ConnState::kResolving;
-    if (state != ConnState::kClosed) {
-      NoteStop(mode);
-      post = runs && ClaimPost();
-    }
-    report.connections = stopped_open_ ? 1 : 0;
-  }
+  const Intake::StopNote note = intake_.Stop(mode, *context_, *this, &post);
   if (post) context_->mailbox.Push(this);
+  StopReport report;
+  report.connections = note.was_open ? 1 : 0;
   if (would_deadlock) report.error = Errc::kWouldDeadlock;
-  if (waits && !would_deadlock && runs) {
-    sys::WaitWhile(ended_, 0);
-    report = Ending();
+  if (waits && !would_deadlock && note.serves) {
+    intake_.WaitForEnd();
+    report = FinalReport();
     if (report.connections == 0) report = {};  // it had ended before any stop
   }
   return report;
-}
-
-void ConnImpl::NoteStop(StopMode mode) {
-  std::uint8_t signals = signals_.load();
-  // The server's stop came first, though the loop has not seen it yet.
-  if (context_->stopping_gracefully.load()) signals |= kStopGracefully;
-  if (mode == StopMode::kImmediately) {
-    signals_.store(signals | kStopNow);
-  } else if ((signals & kStopNow) == 0) {  // a softer stop changes nothing
-    signals_.store(signals | kStopGracefully);
-  }
-  if (state_.load() < ConnState::kOpen) return;
-  state_.store(ConnState::kStopping);
-  stopped_open_ = true;
 }
 
 std::error_code ConnImpl::DialAndServe(std::string_view) {
   return InsideCallback() ? Errc::kWouldDeadlock : Errc::kAlreadyUsed;
 }
 
-void ConnImpl::PauseRecv() { Ask(kPaused, 0); }
-
-void ConnImpl::ResumeRecv() { Ask(0, kPaused); }
-
-void ConnImpl::Ask(std::uint8_t set, std::uint8_t clear) {
-  {
-    MutexLock lock(mu_);
-    const auto before = signals_.load();
-    const auto after = static_cast<std::uint8_t>((before | set) & ~clear);
-    if (after == before || state_.load() == ConnState::kClosed) return;
-    signals_.store(after);
-    if (state_.load() <= ConnState::kResolving || !ClaimPost()) return;
-  }
-  context_->mailbox.Push(this);
-}
-
-bool ConnImpl::IsStopped() const {
-  return state_.load() >= ConnState::kStopping || StopWasAsked() || context_->stopping.load();
+void ConnImpl::Pause(bool pause) {
+  if (intake_.Pause(pause, *this)) context_->mailbox.Push(this);
 }
 
 ConnStats ConnImpl::Stats() const {
-  const Time now = sys::Now();  // no system call under the lock
   ConnStats stats;
-  MutexLock lock(mu_);
-  // In this order: what was written had been accepted before.
-  stats.written_bytes = written_bytes_.load(std::memory_order_acquire);
-  stats.accepted_bytes = accepted_bytes_.load(std::memory_order_relaxed) + pending_bytes_.load();
-  stats.accepted_sends = accepted_sends_.load(std::memory_order_relaxed) + pending_sends_;
-  stats.refused_sends = refused_sends_;
-  stats.received_bytes = received_bytes_.load(std::memory_order_relaxed);
-  stats.received_packets = received_packets_.load(std::memory_order_relaxed);
-  stats.unacked_bytes = unacked_bytes_;
-  stats.reason = static_cast<CloseReason>(reason_);
-  stats.error = error_;
-  if (opened_at_ != Time{0}) {
-    const bool closed = state_.load() == ConnState::kClosed;
-    // A connection may have begun since.
-    const Time age = closed ? opened_at_ : std::max(now - opened_at_, Time{0});
-    stats.age = std::chrono::duration_cast<std::chrono::milliseconds>(age);
+  intake_.Fill(&stats, out_.account(), sys::Now());  // the clock is read before the lock is taken
+  stats.received_bytes = in_.received_bytes();
+  stats.received_packets = in_.received_packets();
+  // In its own turn: what has gathered was accepted, too.
+  if (EventLoop::IsCurrent(context_->mailbox) && worker().turn().IsOf(this)) {
+    stats.accepted_bytes += worker().turn().gathered().size();
+    stats.accepted_sends += worker().turn().gathered_sends();
   }
   return stats;
-}
-
-Address ConnImpl::LocalAddress() const {
-  MutexLock lock(mu_);
-  return ends_.Local();
-}
-
-Address ConnImpl::RemoteAddress() const {
-  MutexLock lock(mu_);
-  return ends_.Remote();
 }
 
 std::string ConnImpl::ToString() const {
   return LocalAddress().ToString() + (accepted() ? " <- " : " -> ") + RemoteAddress().ToString();
 }
 
-StopReport ConnImpl::Ending() const {
-  MutexLock lock(mu_);
-  StopReport report;
-  report.connections = stopped_open_ ? 1 : 0;
-  report.cut = cut_ ? 1 : 0;
-  report.unsent_bytes = accepted_bytes_.load() + pending_bytes_.load() - written_bytes_.load();
-  report.unacked_bytes = unacked_bytes_;
-  return report;
-}
-
-bool ConnImpl::EnterState(ConnState from, ConnState to) {
-  MutexLock lock(mu_);
-  if (state_.load() != from) return false;
-  state_.store(to);
-  return true;
+void ConnImpl::Post() {
+  if (ClaimPost()) context_->mailbox.Push(this);
 }
 
 // ---- The loop's thread: begin and end.
 
-std::error_code ConnImpl::Open(UniqueFd fd, ConnectionEnds ends, EventType first) {
+std::error_code ConnImpl::Begin(UniqueFd fd, ConnectionEnds ends, EventType first) {
   fd_ = std::move(fd);
-  const std::error_code error = worker().loop().Watch(this, EPOLLIN);
-  if (error) {
+  if (const std::error_code error = worker().loop().Watch(this, EPOLLIN)) {
     fd_.Reset();
     return error;
   }
-  const Options& options = worker().options();
-  const Time now = sys::Now();
-  write_at_ = now;
-  {
-    MutexLock lock(mu_);
-    // A dial that was stopped just now is served like any stopped connection.
-    const bool stopped = (signals_.load() & kStopSignals) != 0;
-    const bool refuses = stopped || write_error_ != 0;
-    state_.store(refuses ? ConnState::kStopping : ConnState::kOpen);
-    stopped_open_ = stopped;
-    ends_ = std::move(ends);
-    opened_at_ = now;
-  }
-  BeginTurn();
-  Deliver(first, nullptr);
+  intake_.Open(std::move(ends), sys::Now(), out_.error() != 0);
+  Turn& turn = BeginTurn();
+  turn.Call([&](Handler& handler) { handler.OnEvent(first, turn.self(), nullptr); });
   // Its times begin when the application has had its first word.
-  worker().turn.traffic = true;
+  turn.NoteTraffic();
+  const Options& options = turn.options();
   if (options.first_packet_size > 0 && options.packet_deadline.count() > 0) {
-    hard_due_ = sys::Now() + options.packet_deadline;
+    deadlines_.BeginPacket(sys::Now() + options.packet_deadline);
   }
-  EndTurn();
+  FinishTurn(turn);
   return {};
 }
 
-void ConnImpl::StopFromServer(bool gracefully, bool now) {
+void ConnImpl::StopFromServer(Stops stops) {
   if (phase_ == Phase::kClosed) return;
-  {
-    MutexLock lock(mu_);
-    if (gracefully) NoteStop(StopMode::kGracefullyButNotWait);
-    if (now) NoteStop(StopMode::kImmediately);
-  }
+  intake_.NoteStops(stops);
   Visit(kWasPosted);
 }
 
 void ConnImpl::Abort(std::error_code error) {
   if (phase_ == Phase::kClosed) return;
-  BeginTurn();
-  Close(CloseReason::kSystemError, error);
-  EndTurn();
+  Turn& turn = BeginTurn();
+  Close(turn, CloseReason::kSystemError, error);
+  FinishTurn(turn);
 }
 
 void ConnImpl::CloseUnopened(std::error_code error) {
-  {
-    MutexLock lock(mu_);
-    state_.store(ConnState::kClosed);
-    TakePending();
-    reason_ = static_cast<std::uint8_t>(CloseReason::kConnectFailed);
-    error_ = error;
-  }
-  phase_ = Phase::kClosed;
-  sending_.Clear(context_->pool);
+  intake_.Close({.reason = CloseReason::kConnectFailed, .error = error}, out_.queue(),
+                out_.account(), context_->pool);
+  EnterPhase(Phase::kClosed);
+  out_.Clear(context_->pool);
 }
 
-void ConnImpl::AnnounceEnd() {
-  ended_.store(1, std::memory_order_release);
-  sys::NotifyAll(ended_);
-}
-
-void ConnImpl::Close(CloseReason reason, std::error_code error) {
+// In this order, whatever ends the connection; docs/design.md says why.
+void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
   EventLoop& loop = worker().loop();
-  LoopTotals& totals = worker().totals();
-  // A graceful stop that was not left to its course.
-  const std::uint8_t signals = signals_.load();
-  const bool cut = (signals & kStopGracefully) != 0 &&
-                   (reason == CloseReason::kLingerTimeout ||
-                    (reason == CloseReason::kLocalStop && (signals & kStopNow) != 0));
-  phase_ = Phase::kClosed;
-  worker().turn.Clear();
+  const Stops stops = intake_.stops();
+  EnterPhase(Phase::kClosed);
+  out_.CountGathered(turn);
+  turn.ClearGathered();
 
-  std::uint64_t unacked = 0;
-  if (written_bytes_.load(std::memory_order_relaxed) > 0) {
-    unacked = UnackedBytes(fd_.get());
-    if (fin_sent_ && unacked > 0) --unacked;
+  Intake::End end{.reason = reason, .error = error};
+  // A graceful stop that was not left to its course.
+  end.cut = Has(stops, Stops::kGraceful) &&
+            (reason == CloseReason::kLingerTimeout ||
+             (reason == CloseReason::kLocalStop && Has(stops, Stops::kNow)));
+  if (out_.account().written_bytes.load(std::memory_order_relaxed) > 0) {
+    end.unacked_bytes = UnackedBytes(fd_.get());
+    if (fin_sent_ && end.unacked_bytes > 0) --end.unacked_bytes;  // our FIN counts as one
   }
-  const Time now = sys::Now();
-  {
-    MutexLock lock(mu_);
-    if (ends_.IsUnix()) unacked = 0;  // there SIOCOUTQ counts memory
-    state_.store(ConnState::kClosed);
-    TakePending();
-    unacked_bytes_ = unacked;
-    reason_ = static_cast<std::uint8_t>(reason);
-    error_ = error;
-    cut_ = cut;
-    opened_at_ = std::max(now - opened_at_, Time{1});
-  }
+  end.now = sys::Now();
+  Add(turn.totals().accepted_bytes, intake_.Close(end, out_.queue(), out_.account(), turn.pool()));
+  const StopReport report = FinalReport();
+  Add(turn.totals().unacked_bytes, report.unacked_bytes);
+
   loop.Unwatch(this);
   loop.Disarm(this);
   fd_.Reset();
-  sending_.Clear(context_->pool);
-  inbound_.Clear(context_->pool);
-  Add(totals.unacked_bytes, unacked);
+  out_.Clear(turn.pool());
+  in_.Clear(turn.pool());
   XTCP_LOG_LIMITED(kDebug, "%s closed: %s", ToString().c_str(),
                    std::string(xtcp::ToString(reason)).c_str());
 
   // Its place is free before the application hears of it: a newcomer may take it at once.
-  worker().owner().ConnectionEnded(Ending());
-  Deliver(EventType::kClosed, nullptr);
+  worker().owner().ConnectionEnded(report);
+  turn.Call([&](Handler& handler) { handler.OnEvent(EventType::kClosed, turn.self(), nullptr); });
   user_data_.reset();
-  if (accepted()) AnnounceEnd();
-  // After the state above nobody posts any more; one who did before is waited for.
+  if (accepted()) ReleaseWaiters();
+  // Once the state is closed nobody posts any more; a post that was claimed before is waited for.
   if (!posted()) loop.Retire(this);
 }
 
+void ConnImpl::HandleRetired() { worker().Erase(*this); }
+
 // ---- The loop's thread: turns.
-
-void ConnImpl::HandleEvents(std::uint32_t events) { Visit(events); }
-
-void ConnImpl::HandleTimer() { Visit(kTimerDue); }
 
 void ConnImpl::HandlePosted() {
   if (phase_ == Phase::kClosed) {
     worker().loop().Retire(this);
     return;
   }
-  Visit(kWasPosted | std::exchange(deferred_, 0));
+  Visit(kWasPosted | std::exchange(deferred_, std::uint8_t{0}));
 }
 
 // One turn an iteration. A further reason in the same one waits for the next; and while packets are
@@ -290,9 +238,9 @@ void ConnImpl::HandlePosted() {
 // of connections that did not have as much.
 void ConnImpl::Visit(std::uint32_t reasons) {
   const bool had_its_turn = last_iteration_ == worker().loop().iteration();
-  const bool turn_will_come = (reasons & kWasPosted) == 0 && backlog_ && posted();
+  const bool turn_will_come = (reasons & kWasPosted) == 0 && in_.has_backlog() && posted();
   if (had_its_turn || turn_will_come) {
-    deferred_ |= reasons;
+    deferred_ = static_cast<std::uint8_t>(deferred_ | reasons);
     Post();
   } else {
     TakeTurn(reasons);
@@ -300,229 +248,229 @@ void ConnImpl::Visit(std::uint32_t reasons) {
 }
 
 void ConnImpl::TakeTurn(std::uint32_t reasons) {
-  BeginTurn();
-  if ((reasons & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0) blocked_ = false;
-  if ((reasons & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;  // they would be reported for ever
-  bool input = (reasons & (EPOLLIN | EPOLLERR | EPOLLHUP)) != 0;
-  bool overdue = false;
-  if ((reasons & kTimerDue) != 0) {
-    FollowPause();  // asked for before the deadline, and seen with it
-    if (std::exchange(starved_, false)) {
-      blocked_ = false;
-      input = true;
-    }
-    // What has arrived, or can leave, by now counts.
-    overdue = NextDeadline().due <= sys::Now();
-    if (overdue) {
-      blocked_ = false;
-      input = true;
-    }
-  }
+  // An error would be reported for ever: it is looked at, whether there is memory or not.
+  if ((reasons & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;
+  if ((reasons & kTimerDue) != 0) FollowPause();  // asked for before the deadline, and seen with it
+  const bool retry = (reasons & kTimerDue) != 0 && std::exchange(starved_, false);
+  const bool overdue = (reasons & kTimerDue) != 0 && NextDue().at <= sys::Now();
+  Turn& turn = BeginTurn();
+  // What has arrived, or can leave, when a deadline falls due counts.
+  bool input = (reasons & kReadable) != 0 || retry || overdue;
+  if ((reasons & kWritable) != 0 || retry || overdue) out_.Unblock();
   if ((reasons & kWasPosted) != 0) {
-    if (phase_ == Phase::kServing && !paused()) {
-      if (backlog_ || (write_error_ != 0 && !starved_)) input = true;
-    } else if (write_error_ != 0) {
-      DoomBySocket(write_error_);
+    if (phase_ == Phase::kServing && !intake_.paused()) {
+      // A socket that takes nothing more is read to its end.
+      input = input || in_.has_backlog() || (out_.error() != 0 && !starved_);
+    } else if (out_.error() != 0) {
+      turn.DoomBySocket(out_.error());
     }
   }
-  if (input) HandleInput(reasons);
+  if (input) HandleInput(turn, reasons);
   if (overdue) {
-    Flush();
-    NoteActivity();
-    CheckDeadlines();
+    out_.Flush(turn, intake_, deadlines_);
+    NoteActivity(turn);
+    CheckDeadlines(turn);
   }
-  EndTurn();
+  FinishTurn(turn);
 }
 
-void ConnImpl::HandleRetired() { worker().Erase(*this); }
-
-void ConnImpl::Post() {
-  if (ClaimPost()) context_->mailbox.Push(this);
-}
-
-void ConnImpl::BeginTurn() {
-  Worker::Turn& turn = worker().turn;
-  turn.conn = this;
-  turn.doom = CloseReason::kNone;
-  turn.traffic = false;
-  turn.writes = 0;
+Turn& ConnImpl::BeginTurn() {
+  Turn& turn = worker().turn();
+  turn.Begin(this, worker().PtrOf(*this), fd_.get(), worker().service());
+  if (starved_) turn.Rest();
+  if (phase_ != Phase::kServing) turn.WantTimes();
+  out_.BeginTurn(turn);
   last_iteration_ = worker().loop().iteration();
+  return turn;
 }
 
-void ConnImpl::EndTurn() {
-  if (phase_ != Phase::kClosed) {
-    Flush();
-    OfferSendReady();
+void ConnImpl::FinishTurn(Turn& turn) {
+  const AtScopeEnd leave([&turn] { turn.Leave(); });
+  if (phase_ == Phase::kClosed) return;
+  out_.Flush(turn, intake_, deadlines_);
+  if (out_.error() != 0) HandleBrokenOutput(turn);
+  if (phase_ == Phase::kServing && out_.OfferSendReady(turn, intake_, *context_, deadlines_)) {
+    Post();  // refused again: the next one comes in the next turn
   }
-  if (phase_ != Phase::kClosed) Advance();
-  if (phase_ != Phase::kClosed) {
-    NoteActivity();
-    FollowPause();
-    Watch();
-  }
-  if (phase_ != Phase::kClosed) {
-    // The socket takes nothing more: read on until the input ends, too.
-    if (write_error_ != 0 && !starved_) Post();
-    ScheduleTimer();
-  }
-  ReleaseBudget();
-  worker().turn.conn = nullptr;
+  NoteStarvation(turn);
+  if (!AdvancePhase(turn)) return;
+  out_.Settle(intake_, *context_);
+  NoteActivity(turn);
+  FollowPause();
+  if (!UpdateInterest(turn)) return;
+  // Packets are left over; or the socket takes nothing more, and is read until its input ends.
+  if (in_.has_backlog() && intake_.MayDeliver()) Post();
+  if (out_.error() != 0 && !starved_) Post();
+  ScheduleTimer();
 }
 
-// Noted at the end of the turn: the time that callbacks took is not the peer's silence.
-void ConnImpl::NoteActivity() {
-  if (!worker().turn.traffic || !worker().has_deadlines()) return;
-  active_at_ = pause_followed_ ? Time{0} : sys::Now();
+// ---- Input, and what it leads to.
+
+void ConnImpl::HandleInput(Turn& turn, std::uint32_t events) {
+  if (turn.rests()) return;
+  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
+    if (!fin_seen_) HandleReadEnd(turn, in_.Discard(turn));
+  } else if (phase_ == Phase::kFlushing) {
+    // Nothing more comes in; an error shows in the write that the turn ends with.
+  } else if (!intake_.paused()) {
+    if (deadlines_.input_clock_stopped()) FollowPause();  // resumed
+    HandleReadEnd(turn, in_.ReadAndDeliver(turn, intake_, deadlines_));
+  } else if ((events & EPOLLERR) != 0) {
+    const int error = TakeSocketError(fd_.get());
+    turn.DoomBySocket(error != 0 ? error : ECONNRESET);
+  } else if ((events & EPOLLHUP) != 0) {
+    // A Unix peer that wrote and closed. Hang-up cannot be masked (epoll_ctl(2)): it would wake the
+    // loop for ever. So the socket leaves the poller until it is read again.
+    parked_ = true;
+    worker().loop().Unwatch(this);
+  }
 }
 
-// What the callbacks and the system calls of this turn lead to.
-void ConnImpl::Advance() {
-  const std::uint8_t signals = signals_.load();
-  if (worker().turn.doom != CloseReason::kNone) {
-    Close(worker().turn.doom, worker().turn.doom_error);
-    return;
+void ConnImpl::HandleReadEnd(Turn& turn, Inbound::ReadEnd end) {
+  switch (end.met) {
+    case Inbound::Met::kNothing:
+      return;
+    case Inbound::Met::kNoMore:
+      if (out_.error() != 0) turn.DoomBySocket(out_.error());  // all that had arrived is delivered
+      return;
+    case Inbound::Met::kError:
+      if (end.error == ENOBUFS || end.error == ENOMEM) {
+        turn.Starve(end.error);
+      } else {
+        out_.Break(end.error);
+        turn.DoomBySocket(end.error);
+      }
+      return;
+    case Inbound::Met::kEnd:
+      break;
   }
-  if ((signals & kStopNow) != 0) {
-    Close(CloseReason::kLocalStop, {});
-    return;
+  // The end is read again when the packets before it are delivered.
+  if (phase_ == Phase::kServing && !in_.DeliverUnseen(turn, intake_, deadlines_)) return;
+  fin_seen_ = true;
+  if (out_.error() != 0) {
+    turn.DoomBySocket(out_.error());
+  } else if (phase_ == Phase::kServing) {
+    // The end of input, not of output. Half a packet is of no use to anybody.
+    in_.Clear(turn.pool());
+    intake_.Refuse();
+    EnterPhase(Phase::kFlushing);
+    turn.WantTimes();
+    deadlines_.NoteOutput(sys::Now());
+  }
+}
+
+void ConnImpl::HandleBrokenOutput(Turn& turn) {
+  if (phase_ == Phase::kServing && !intake_.paused()) {
+    // What had arrived before the error is delivered: the input is read to its end.
+    intake_.Refuse();
+  } else {
+    turn.DoomBySocket(out_.error());
+  }
+}
+
+void ConnImpl::NoteStarvation(Turn& turn) {
+  if (turn.traffic()) starved_count_ = 0;
+  if (turn.starvation() == 0) return;
+  starved_ = true;
+  if (++starved_count_ >= kStarvedTries) {
+    turn.Doom(CloseReason::kSystemError, {turn.starvation(), std::system_category()});
+  }
+}
+
+// ---- The phases.
+
+void ConnImpl::EnterPhase(Phase to) {
+  XTCP_DCHECK(MayFollow(phase_, to), "a connection's phase makes a move that it may not");
+  phase_ = to;
+}
+
+bool ConnImpl::AdvancePhase(Turn& turn) {
+  const Stops stops = intake_.stops();
+  if (turn.doomed()) {
+    Close(turn, turn.doom(), turn.doom_error());
+    return false;
+  }
+  if (Has(stops, Stops::kNow)) {
+    Close(turn, CloseReason::kLocalStop, {});
+    return false;
   }
   const bool stopping = phase_ == Phase::kStopping || phase_ == Phase::kLingering;
-  if ((signals & kStopGracefully) != 0 && !stopping) BeginGracefulStop();
-  if (phase_ == Phase::kFlushing && NothingQueued()) {
-    Close(CloseReason::kPeerClosed, {});
-    return;
+  if (Has(stops, Stops::kGraceful) && !stopping) BeginGracefulStop();
+  const bool all_written = out_.empty(turn, intake_);
+  if (phase_ == Phase::kFlushing && all_written) {
+    Close(turn, CloseReason::kPeerClosed, {});
+    return false;
   }
-  if (phase_ == Phase::kStopping && NothingQueued()) {
+  if (phase_ == Phase::kStopping && all_written) {
     // Closing with unread input would make the kernel send a reset, and the peer could lose what it
     // has not read yet (RFC 1122, 4.2.2.13). So: FIN, then read until the peer's.
     fin_sent_ = ShutdownWrite(fd_.get());
-    phase_ = Phase::kLingering;
+    EnterPhase(Phase::kLingering);
   }
-  if (phase_ == Phase::kLingering && fin_seen_) Close(CloseReason::kLocalStop, {});
+  if (phase_ == Phase::kLingering && fin_seen_) {
+    Close(turn, CloseReason::kLocalStop, {});
+    return false;
+  }
+  return true;
 }
 
 void ConnImpl::BeginGracefulStop() {
-  phase_ = Phase::kStopping;
-  backlog_ = false;
-  inbound_.Clear(context_->pool);
-  hard_due_ = sys::Now() + worker().options().linger_timeout;
+  EnterPhase(Phase::kStopping);
+  in_.Clear(context_->pool);
+  deadlines_.BeginLinger(sys::Now() + worker().service().options->linger_timeout);
 }
 
-void ConnImpl::Doom(CloseReason reason, std::error_code error) {
-  Worker::Turn& turn = worker().turn;
-  if (turn.doom != CloseReason::kNone) return;  // the first cause counts
-  turn.doom = reason;
-  turn.doom_error = error;
-}
-
-void ConnImpl::DoomBySocket(int error) {
-  write_error_ = error;
-  const bool reset = error == ECONNRESET || error == EPIPE;
-  Doom(reset ? CloseReason::kPeerReset : CloseReason::kSystemError, SystemError(error));
-}
-
-void ConnImpl::Starve(int error) {
-  starved_ = true;
-  if (++starved_count_ < kStarvedTries) return;
-  Doom(CloseReason::kSystemError, SystemError(error));
-}
-
-void ConnImpl::Watch() {
+bool ConnImpl::UpdateInterest(Turn& turn) {
   std::uint32_t events = 0;
   if (!starved_) {
-    const bool reads = phase_ == Phase::kServing ? !paused() : !fin_seen_;
+    const bool reads = phase_ == Phase::kServing ? !intake_.paused() : !fin_seen_;
     if (reads) {
       events |= EPOLLIN;
       parked_ = false;
     }
-    if (blocked_ && write_error_ == 0) events |= EPOLLOUT;
+    if (out_.blocked() && out_.error() == 0) events |= EPOLLOUT;
   }
-  if (parked_ && events == 0) return;  // output that waits wants to be tried again
+  // A parked socket stays out, unless there is something to read or to write again.
+  if (parked_ && events == 0) return true;
   const std::error_code error = worker().loop().Rewatch(this, events);
-  if (error) Close(CloseReason::kSystemError, error);
+  if (error) Close(turn, CloseReason::kSystemError, error);
+  return !error;
 }
 
-// ---- Deadlines. The timer is armed lazily: traffic only moves the times below, and a timer that
-// comes too early looks again.
+// ---- Deadlines.
+
+// It is noted at the end of the turn: the time that callbacks took is not the peer's silence.
+void ConnImpl::NoteActivity(Turn& turn) {
+  if (turn.traffic() && turn.service().has_deadlines) deadlines_.NoteActivity(sys::Now());
+}
+
+// While nothing is read, the deadlines of input stand still.
+void ConnImpl::FollowPause() {
+  if (phase_ != Phase::kServing || intake_.paused() == deadlines_.input_clock_stopped()) return;
+  const auto now = sys::Now();
+  if (intake_.paused()) {
+    deadlines_.StopInputClock(now);
+  } else {
+    deadlines_.StartInputClock(now);
+  }
+}
+
+Deadlines::Due ConnImpl::NextDue() const {
+  return deadlines_.Next(*worker().service().options, phase_, out_.has_queue());
+}
 
 void ConnImpl::ScheduleTimer() {
-  if (phase_ == Phase::kServing && !worker().has_deadlines() && !starved_) return;
-  Time due = NextDeadline().due;
-  if (starved_) due = std::min(due, sys::Now() + kStarvedPause);
-  if (due != kNever) worker().loop().ArmNoLaterThan(this, due);
+  if (phase_ == Phase::kServing && !worker().service().has_deadlines && !starved_) return;
+  Deadlines::Time due = NextDue().at;
+  if (starved_) due = std::min<Deadlines::Time>(due, sys::Now() + kStarvedPause);
+  if (due != Deadlines::kNever) worker().loop().ArmNoLaterThan(this, due);
 }
 
-ConnImpl::Deadline ConnImpl::NextDeadline() const {
-  const Options& options = worker().options();
-  if (phase_ == Phase::kStopping || phase_ == Phase::kLingering) {
-    return {hard_due_, CloseReason::kLingerTimeout};
-  }
-  Deadline next{kNever, CloseReason::kNone};
-  const auto consider = [&next](Time due, CloseReason reason) {
-    if (due < next.due) next = {due, reason};
-  };
-  if (options.write_deadline.count() > 0 && !sending_.empty()) {
-    consider(write_at_ + options.write_deadline, CloseReason::kWriteDeadline);
-  }
-  if (phase_ == Phase::kFlushing) {
-    consider(write_at_ + options.linger_timeout, CloseReason::kLingerTimeout);
-  }
-  if (phase_ == Phase::kServing && !pause_followed_) {
-    consider(hard_due_, CloseReason::kPacketDeadline);
-    if (options.read_deadline.count() > 0) {
-      consider(active_at_ + options.read_deadline, CloseReason::kReadDeadline);
-    }
-  }
-  return next;
+void ConnImpl::CheckDeadlines(Turn& turn) {
+  if (phase_ == Phase::kServing && intake_.stop_asked()) return;  // the stop has its own time
+  if (fin_seen_ && out_.empty(turn, intake_)) return;             // it has ended in time
+  const Deadlines::Due next = NextDue();
+  if (next.at <= sys::Now()) turn.Doom(next.reason);
 }
-
-void ConnImpl::CheckDeadlines() {
-  if (phase_ == Phase::kServing && StopWasAsked()) return;  // the stop has its own time
-  if (fin_seen_ && NothingQueued()) return;                 // it has ended in time
-  const Deadline next = NextDeadline();
-  if (next.due <= sys::Now()) Doom(next.reason);
-}
-
-// While paused, the times of input are kept relative to now, so that they stand still.
-void ConnImpl::FollowPause() {
-  if (phase_ == Phase::kServing && paused() != pause_followed_) ShiftTimes();
-}
-
-void ConnImpl::ShiftTimes() {
-  pause_followed_ = !pause_followed_;
-  const Time now = sys::Now();
-  const Time shift = pause_followed_ ? -now : now;
-  active_at_ += shift;
-  if (hard_due_ != kNever) hard_due_ += shift;
-}
-
-// ---- User code.
-
-void ConnImpl::Deliver(EventType event, PacketPtr packet) {
-  try {
-    worker().handler().OnEvent(event, self(), std::move(packet));
-  } catch (const ForcedUnwind&) {
-    throw;
-  } catch (...) {
-    NoteException();
-  }
-}
-
-// Inside a catch block.
-void ConnImpl::NoteException() {
-  Add(worker().totals().exceptions, 1);
-  Doom(CloseReason::kException);
-  const Time now = sys::Now();
-  try {
-    throw;
-  } catch (const std::exception& exception) {
-    XTCP_LOG_LIMITED(kError, "%s: an exception left user code: %s", ToString().c_str(),
-                     exception.what());
-  } catch (...) {
-    XTCP_LOG_LIMITED(kError, "%s: an exception left user code", ToString().c_str());
-  }
-}
-
-const ConnPtr& ConnImpl::self() const { return worker().PtrOf(*this); }
 
 }  // namespace xtcp::internal

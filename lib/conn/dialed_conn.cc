@@ -15,19 +15,19 @@ namespace xtcp::internal {
 
 DialedConn::DialedConn(Options options)
     : ConnImpl(std::make_shared<ConnContext>(options.protocol, options.send_buffer_limit),
-               ConnState::kNew),
+               SendState::kNew),
       options_(std::move(options)) {}
 
 std::error_code DialedConn::DialAndServe(std::string_view address) {
   if (InsideCallback()) return Errc::kWouldDeadlock;
   const std::shared_ptr<DialedConn> keep = shared_from_this();
-  if (!EnterState(ConnState::kNew, ConnState::kResolving)) return Errc::kAlreadyUsed;
+  if (!EnterState(SendState::kNew, SendState::kResolving)) return Errc::kAlreadyUsed;
   try {
     const std::error_code error = Dial(address);
     End(error);
     return error;
   } catch (const ForcedUnwind&) {
-    End(stands_ ? std::error_code{} : std::error_code{ECANCELED, std::system_category()});
+    End(established_ ? std::error_code{} : std::error_code{ECANCELED, std::system_category()});
     throw;
   }
 }
@@ -43,7 +43,7 @@ void DialedConn::End(std::error_code error) {
     UserData().reset();
     options_.handler.reset();
   }
-  AnnounceEnd();
+  ReleaseWaiters();
 }
 
 std::error_code DialedConn::Dial(std::string_view address) {
@@ -52,7 +52,7 @@ std::error_code DialedConn::Dial(std::string_view address) {
     const CancellationOff off;
     return ResolveForDial(address);
   }();
-  EnterState(ConnState::kResolving, ConnState::kDialing);
+  EnterState(SendState::kResolving, SendState::kDialing);
   if (StopWasAsked()) return Errc::kStopped;
   if (resolution.error) return resolution.error;
 
@@ -68,7 +68,7 @@ std::error_code DialedConn::Dial(std::string_view address) {
 }
 
 void DialedConn::HandlePosted() {
-  if (stands_) {
+  if (established_) {
     ConnImpl::HandlePosted();
   } else if (dialer_ != nullptr && StopWasAsked()) {
     dialer_->Cancel();

@@ -30,8 +30,6 @@ class DialedConn final : public ConnImpl,
   void HandlePosted() override;
 
   void ConnectionEnded(const StopReport&) override { worker_->RequestQuit(); }
-  void ConnectionRefused(std::error_code) override {}
-  void StopReachedLoop(Worker&) override {}
 
   std::error_code Dial(std::string_view address);
   void End(std::error_code error);
@@ -39,7 +37,7 @@ class DialedConn final : public ConnImpl,
   Options options_;
   Worker* worker_ = nullptr;  // while dialling and serving; own thread only
   Dialer* dialer_ = nullptr;  // while dialling; own thread only
-  bool stands_ = false;       // served, or was; own thread only
+  bool established_ = false;  // served, or was; own thread only
 };
 
 }  // namespace xtcp::internal

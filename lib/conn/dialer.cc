@@ -92,8 +92,8 @@ void Dialer::Establish(const SocketAddress& address, int reset) {
       AcceptedSocket socket{std::move(fd_), ConnectionEnds(own, address)};
       conn_.dialer_ = nullptr;
       if (reset != 0) conn_.NoteReset(reset);
-      error = worker_.Adopt(conn_.shared_from_this(), std::move(socket), EventType::kConnected);
-      conn_.stands_ = !error;
+      error = worker_.Serve(conn_.shared_from_this(), std::move(socket), EventType::kConnected);
+      conn_.established_ = !error;
     }
   } catch (const std::bad_alloc&) {
     error = Errc::kNoMemory;

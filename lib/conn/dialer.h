@@ -37,7 +37,6 @@ class Dialer final : public Channel {
   void HandleEvents(std::uint32_t events) override;
   void HandleTimer() override;
   void HandlePosted() override;
-  void HandleRetired() override {}
 
   void TryNext();
   bool Try(const SocketAddress& address);

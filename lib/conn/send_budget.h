@@ -1,30 +1,54 @@
 #pragma once
 
-#include <atomic>
+#include <algorithm>
 #include <cstddef>
+
+#include "base/check.h"
 
 namespace xtcp::internal {
 
-// How much of `send_buffer_limit` is spoken for on one connection. Exact although senders on other
-// threads and the loop charge it without a common lock.
-//
-// All operations are sequentially consistent: a refused sender first leaves its note and then tries
-// again; whoever releases first releases and then looks for the note. One of them sees the other,
-// so that no `OnSendReady` is lost.
+// How much of `send_buffer_limit` is spoken for on one connection, and who was refused for want of the
+// rest. It is exact, because one lock guards it: a refusal and its note are one step, and so are the
+// return of room and the look for the note.
 class SendBudget {
  public:
+  // Charges `bytes`, or notes that so many were refused.
   bool TryCharge(std::size_t bytes, std::size_t limit) {
-    std::size_t charged = charged_.load();
-    do {
-      if (bytes > limit - charged) return false;
-    } while (!charged_.compare_exchange_weak(charged, charged + bytes));
+    if (bytes <= limit - charged_) {
+      charged_ += bytes;
+      return true;
+    }
+    refused_ = std::max(refused_, bytes);
+    return false;
+  }
+
+  // Charges `bytes` more if at least half of the limit is free then.
+  bool TryChargeAhead(std::size_t bytes, std::size_t limit) {
+    if (charged_ > limit / 2 || bytes > limit / 2 - charged_) return false;
+    charged_ += bytes;
     return true;
   }
-  void Release(std::size_t bytes) { charged_.fetch_sub(bytes); }
-  std::size_t charged() const { return charged_.load(); }
+
+  void Release(std::size_t bytes) {
+    XTCP_DCHECK(bytes <= charged_, "more is given back than was charged");
+    charged_ -= bytes;
+  }
+
+  bool has_refused() const { return refused_ != 0; }
+
+  // Whether somebody was refused, and there is room now: half of the limit, and what the largest
+  // refused call wanted. Then the note is taken away.
+  bool TakeReady(std::size_t limit) {
+    if (refused_ == 0 || limit - charged_ < std::max(limit - limit / 2, refused_)) return false;
+    refused_ = 0;
+    return true;
+  }
+
+  std::size_t charged() const { return charged_; }
 
  private:
-  std::atomic<std::size_t> charged_{0};
+  std::size_t charged_ = 0;
+  std::size_t refused_ = 0;  // bytes of the largest refused call; 0: none
 };
 
 }  // namespace xtcp::internal

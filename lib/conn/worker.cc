@@ -16,12 +16,17 @@ namespace xtcp::internal {
 Worker::Worker(WorkerOwner& owner, const Options& options, std::shared_ptr<ConnContext> context,
                std::size_t own_timers)
     : owner_(owner),
-      options_(options),
       context_(std::move(context)),
-      has_deadlines_(options.read_deadline.count() > 0 || options.write_deadline.count() > 0 ||
-                     options.packet_deadline.count() > 0),
       own_timers_(own_timers),
-      loop_(context_->mailbox) {
+      loop_(context_->mailbox),
+      service_{.handler = options.handler.get(),
+               .protocol = context_->protocol.get(),
+               .options = &options,
+               .totals = &totals_,
+               .pool = &context_->pool,
+               .has_deadlines = options.read_deadline.count() > 0 ||
+                                options.write_deadline.count() > 0 ||
+                                options.packet_deadline.count() > 0} {
   context_->worker = this;
 }
 
@@ -32,10 +37,7 @@ Worker::~Worker() {
 
 std::error_code Worker::Open() {
   try {
-    // Not initialised: a page costs memory only once it is used.
-    read_buffer_.reset(new std::byte[kReadSize]);
-    turn.bytes.reset(new std::byte[Turn::kCapacity]);
-    turn.next = turn.ahead = turn.bytes.get();
+    turn_.Allocate();
     loop_.ReserveTimers(own_timers_);
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
@@ -50,7 +52,7 @@ std::error_code Worker::Run() {
     return error;
   } catch (const ForcedUnwind&) {
     const CancellationOff off;
-    turn.Reset();  // it was left in the middle
+    turn_.Abandon();
     Fail({ECANCELED, std::system_category()});
     throw;
   }
@@ -83,30 +85,22 @@ void Worker::Deal(AcceptedSocket socket) {
   }
 }
 
-void Worker::NoteStop(StopLevel level) {
-  if (level != StopLevel::kNow) context_->stopping_gracefully.store(true);
-  context_->stopping.store(true);
-  StopLevel asked = stop_.load();
-  while (asked < level && !stop_.compare_exchange_weak(asked, level)) {
-  }
-}
-
 void Worker::RequestQuit() {
   quit_.store(true);
   Post();
 }
 
-void Worker::Admit(AcceptedSocket socket) {
+void Worker::Serve(AcceptedSocket socket) {
   std::error_code error = Errc::kNoMemory;
   try {
-    auto conn = std::make_shared<ConnImpl>(context_, ConnState::kNew);
-    error = Adopt(std::move(conn), std::move(socket), EventType::kAccept);
+    auto conn = std::make_shared<ConnImpl>(context_, SendState::kNew);
+    error = Serve(std::move(conn), std::move(socket), EventType::kAccept);
   } catch (const std::bad_alloc&) {
   }
   if (error) owner_.ConnectionRefused(error);
 }
 
-std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket socket,
+std::error_code Worker::Serve(std::shared_ptr<ConnImpl> conn, AcceptedSocket socket,
                               EventType first) {
   try {
     loop_.ReserveTimers(conns_.size() + 1 + own_timers_);
@@ -115,7 +109,7 @@ std::error_code Worker::Adopt(std::shared_ptr<ConnImpl> conn, AcceptedSocket soc
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
   }
-  const std::error_code error = conn->Open(std::move(socket.fd), std::move(socket.ends), first);
+  const std::error_code error = conn->Begin(std::move(socket.fd), std::move(socket.ends), first);
   if (error) conns_.pop_back();
   return error;
 }
@@ -132,26 +126,24 @@ void Worker::Erase(ConnImpl& conn) {
 
 void Worker::HandlePosted() {
   TakeDealt();
-  const StopLevel stop = stop_.load();
-  if (stop > stop_done_) {
-    stop_done_ = stop;
+  const Stops stops = context_->stops.load();
+  if (stops != told_stops_) {
+    told_stops_ = stops;
     owner_.StopReachedLoop(*this);
-    stop_next_ = conns_.size();
+    tell_next_ = conns_.size();
   }
-  CarryStopOn();
+  TellStops();
   if (quit_.load() && conns_.empty()) loop_.Quit();
 }
 
 // Some connections an iteration, the last ones first: one that ends meanwhile leaves its place to one
 // that was told already.
-void Worker::CarryStopOn() {
-  const bool gracefully = stop_done_ != StopLevel::kNow;
-  const bool now = stop_done_ != StopLevel::kGraceful;
-  stop_next_ = std::min(stop_next_, conns_.size());
-  for (int left = kStopsPerIteration; stop_next_ > 0 && left > 0; --left) {
-    static_cast<ConnImpl&>(*conns_[--stop_next_]).StopFromServer(gracefully, now);
+void Worker::TellStops() {
+  tell_next_ = std::min(tell_next_, conns_.size());
+  for (int left = kStopsPerIteration; tell_next_ > 0 && left > 0; --left) {
+    static_cast<ConnImpl&>(*conns_[--tell_next_]).StopFromServer(told_stops_);
   }
-  if (stop_next_ > 0) Post();
+  if (tell_next_ > 0) Post();
 }
 
 void Worker::Post() {
@@ -165,11 +157,11 @@ void Worker::TakeDealt() {
     dealt.swap(dealt_);
   }
   for (AcceptedSocket& socket : dealt) {
-    if (stop_.load() != StopLevel::kNone) {
+    if (context_->stopping()) {
       socket.fd.Reset();
       owner_.ConnectionRefused({});
     } else {
-      Admit(std::move(socket));
+      Serve(std::move(socket));
     }
   }
 }

@@ -70,8 +70,6 @@ class Acceptor final : public Channel {
 
   void HandleEvents(std::uint32_t events) override;
   void HandleTimer() override;
-  void HandlePosted() override {}
-  void HandleRetired() override {}
 
   void Take(AcceptResult accepted);
   void Rest(int error);

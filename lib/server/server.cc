@@ -28,6 +28,7 @@ using internal::InsideCallback;
 using internal::MutexLock;
 using internal::SocketAddress;
 using internal::SocketFile;
+using internal::Stops;
 using internal::UniqueFd;
 using internal::Worker;
 
@@ -36,9 +37,9 @@ using internal::Worker;
 // How it stops: `Stop` notes the stop and posts it to every worker. The first worker closes the
 // listeners; each ends its own connections. When the last connection is gone the workers are told
 // to quit, `Serve` joins them, closes what is left, and releases those who wait in `Stop`.
-class Server::Inside final : public internal::WorkerOwner, public internal::AcceptSink {
+class Server::Impl final : public internal::WorkerOwner, public internal::AcceptSink {
  public:
-  explicit Inside(Options options)
+  explicit Impl(Options options)
       : options_(std::move(options)),
         tcp_{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
              options_.user_timeout} {}
@@ -55,7 +56,6 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
 
  private:
   enum class Life { kIdle, kStarting, kServing, kEnded };
-  using StopLevel = Worker::StopLevel;
 
   // WorkerOwner, on the workers' threads.
   void ConnectionEnded(const StopReport& ending) override;
@@ -97,7 +97,7 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
   mutable internal::Mutex mu_;
   internal::CondVar ended_;
   Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
-  StopLevel stop_ XTCP_GUARDED_BY(mu_) = StopLevel::kNone;
+  Stops stops_ XTCP_GUARDED_BY(mu_) = Stops::kNone;
   std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // admitted and not ended
   StopReport report_ XTCP_GUARDED_BY(mu_);
   std::error_code error_ XTCP_GUARDED_BY(mu_);
@@ -110,7 +110,7 @@ class Server::Inside final : public internal::WorkerOwner, public internal::Acce
 
 // ---- Listening.
 
-std::error_code Server::Inside::Listen(std::string_view address) {
+std::error_code Server::Impl::Listen(std::string_view address) {
   {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
@@ -131,7 +131,7 @@ std::error_code Server::Inside::Listen(std::string_view address) {
   return error;
 }
 
-std::error_code Server::Inside::Adopt(int fd) {
+std::error_code Server::Impl::Adopt(int fd) {
   {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
@@ -145,8 +145,8 @@ std::error_code Server::Inside::Adopt(int fd) {
 }
 
 // Takes `fd` and `file` over when there is no error.
-std::error_code Server::Inside::AddListener(UniqueFd& fd, SocketFile& file,
-                                            const internal::TcpOptions* apply) {
+std::error_code Server::Impl::AddListener(UniqueFd& fd, SocketFile& file,
+                                          const internal::TcpOptions* apply) {
   SocketAddress bound;
   if (const std::error_code error = internal::LocalAddressOf(fd.get(), &bound)) return error;
   if (!internal::IsTcp(bound.get())) apply = nullptr;
@@ -167,20 +167,20 @@ std::error_code Server::Inside::AddListener(UniqueFd& fd, SocketFile& file,
   return {};
 }
 
-std::vector<Address> Server::Inside::Addresses() const {
+std::vector<Address> Server::Impl::Addresses() const {
   MutexLock lock(mu_);
   return addresses_;
 }
 
 // ---- Serving.
 
-std::error_code Server::Inside::Serve() {
+std::error_code Server::Impl::Serve() {
   if (InsideCallback()) return Errc::kWouldDeadlock;
   bool stopped = false;
   {
     MutexLock lock(mu_);
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
-    stopped = stop_ != StopLevel::kNone;
+    stopped = stops_ != Stops::kNone;
     if (!stopped && acceptors_.empty()) return Errc::kNotListening;
     life_ = stopped ? Life::kEnded : Life::kStarting;
   }
@@ -196,13 +196,13 @@ std::error_code Server::Inside::Serve() {
   return error_;
 }
 
-std::error_code Server::Inside::Start() {
+std::error_code Server::Impl::Start() {
   const internal::CancellationOff off;
   const std::error_code error = MakeWorkers();
   return error ? error : StartAcceptors();
 }
 
-void Server::Inside::End() {
+void Server::Impl::End() {
   const internal::CancellationOff off;
   JoinThreads();
   CloseAll();
@@ -211,7 +211,7 @@ void Server::Inside::End() {
   ended_.NotifyAll();
 }
 
-std::error_code Server::Inside::MakeWorkers() {
+std::error_code Server::Impl::MakeWorkers() {
   const std::size_t count =
       options_.loops > 0 ? options_.loops : static_cast<std::size_t>(sys::AvailableProcessors());
   try {
@@ -230,7 +230,7 @@ std::error_code Server::Inside::MakeWorkers() {
   return {};
 }
 
-std::error_code Server::Inside::StartAcceptors() {
+std::error_code Server::Impl::StartAcceptors() {
   max_connections_ = options_.max_connections;
   if (max_connections_ == 0) {
     rlimit limit{};
@@ -244,12 +244,12 @@ std::error_code Server::Inside::StartAcceptors() {
   return {};
 }
 
-void Server::Inside::RunWorkers() {
+void Server::Impl::RunWorkers() {
   bool stopped = false;
   {
     MutexLock lock(mu_);
     life_ = Life::kServing;
-    stopped = stop_ != StopLevel::kNone;
+    stopped = stops_ != Stops::kNone;
   }
   if (stopped) QuitWorkers();  // a stop came while we were starting
   for (std::size_t i = 1; i < workers_.size(); ++i) {
@@ -265,7 +265,7 @@ void Server::Inside::RunWorkers() {
   RunWorker(*workers_.front());
 }
 
-void Server::Inside::RunWorker(Worker& worker) {
+void Server::Impl::RunWorker(Worker& worker) {
   try {
     if (const std::error_code error = worker.Run()) Fail(error);
   } catch (const internal::ForcedUnwind&) {
@@ -274,20 +274,20 @@ void Server::Inside::RunWorker(Worker& worker) {
   }
 }
 
-void Server::Inside::JoinThreads() {
+void Server::Impl::JoinThreads() {
   const internal::CancellationOff off;
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }
 
-void Server::Inside::CloseAll() {
+void Server::Impl::CloseAll() {
   for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Close();
   for (const std::unique_ptr<Worker>& worker : workers_) worker->Close();
 }
 
 // A loop is broken, or no listener is left: stop gracefully, and return the first such error from
 // `Serve`.
-void Server::Inside::Fail(std::error_code error) {
+void Server::Impl::Fail(std::error_code error) {
   {
     MutexLock lock(mu_);
     if (!error_) error_ = error;
@@ -297,9 +297,9 @@ void Server::Inside::Fail(std::error_code error) {
 
 // ---- Accepting.
 
-bool Server::Inside::MayAdmit() {
+bool Server::Impl::MayAdmit() {
   MutexLock lock(mu_);
-  if (stop_ != StopLevel::kNone || open_ >= max_connections_) {
+  if (stops_ != Stops::kNone || open_ >= max_connections_) {
     ++refused_;
     return false;
   }
@@ -308,29 +308,29 @@ bool Server::Inside::MayAdmit() {
   return true;
 }
 
-void Server::Inside::Accepted(AcceptedSocket socket) {
+void Server::Impl::Accepted(AcceptedSocket socket) {
   Worker& worker = *workers_[next_worker_];
   next_worker_ = (next_worker_ + 1) % workers_.size();
   if (&worker == workers_.front().get()) {
-    worker.Admit(std::move(socket));
+    worker.Serve(std::move(socket));
   } else {
     worker.Deal(std::move(socket));
   }
 }
 
-void Server::Inside::AcceptFailed() {
+void Server::Impl::AcceptFailed() {
   MutexLock lock(mu_);
   ++accept_errors_;
 }
 
-void Server::Inside::ListenerDied(std::error_code error) {
+void Server::Impl::ListenerDied(std::error_code error) {
   for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
     if (!acceptor->closed()) return;
   }
   Fail(error);
 }
 
-void Server::Inside::ConnectionRefused(std::error_code error) {
+void Server::Impl::ConnectionRefused(std::error_code error) {
   if (error) {
     XTCP_LOG_LIMITED(kWarn, "a connection was refused: %s", error.message().c_str());
   }
@@ -344,50 +344,46 @@ void Server::Inside::ConnectionRefused(std::error_code error) {
     } else {
       ++closed_;
     }
-    last = stop_ != StopLevel::kNone && open_ == 0;
+    last = stops_ != Stops::kNone && open_ == 0;
   }
   if (last) QuitWorkers();
 }
 
-void Server::Inside::ConnectionEnded(const StopReport& ending) {
+void Server::Impl::ConnectionEnded(const StopReport& ending) {
   bool last = false;
   {
     MutexLock lock(mu_);
     --open_;
     ++closed_;
-    if (stop_ != StopLevel::kNone) {
+    if (stops_ != Stops::kNone) {
       report_.cut += ending.cut;
       report_.unsent_bytes += ending.unsent_bytes;
       report_.unacked_bytes += ending.unacked_bytes;
     }
-    last = stop_ != StopLevel::kNone && open_ == 0;
+    last = stops_ != Stops::kNone && open_ == 0;
   }
   if (last) QuitWorkers();
 }
 
 // ---- Stopping.
 
-StopReport Server::Inside::Stop(StopMode mode) {
+StopReport Server::Impl::Stop(StopMode mode) {
   const bool waits = mode == StopMode::kGracefullyAndWait;
   const bool would_deadlock = waits && InsideCallback();
-  StopLevel level = StopLevel::kNone;
   bool tell = false;
   bool quit = false;
   std::vector<std::unique_ptr<Acceptor>> idle;
   StopReport report;
   {
     MutexLock lock(mu_);
-    if (stop_ == StopLevel::kNone) report_.connections = open_;
-    level = mode != StopMode::kImmediately  ? StopLevel::kGraceful
-            : stop_ == StopLevel::kGraceful ? StopLevel::kNowAfterGraceful
-                                            : StopLevel::kNow;
-    tell = level > stop_ && life_ == Life::kServing;
+    if (stops_ == Stops::kNone) report_.connections = open_;
+    const Stops before = std::exchange(stops_, Add(stops_, mode));
+    tell = stops_ != before && life_ == Life::kServing;
     quit = tell && open_ == 0;
-    stop_ = std::max(stop_, level);
     // Before the lock is released, since a second stop, which returns at once, promises it as well:
     // from now on no Send is accepted.
     if (tell) {
-      for (const std::unique_ptr<Worker>& worker : workers_) worker->NoteStop(level);
+      for (const std::unique_ptr<Worker>& worker : workers_) worker->NoteStops(stops_);
     }
     if (life_ == Life::kIdle) idle.swap(acceptors_);
     report.connections = report_.connections;
@@ -404,33 +400,33 @@ StopReport Server::Inside::Stop(StopMode mode) {
   return report_;
 }
 
-void Server::Inside::WaitForEnd() {
+void Server::Impl::WaitForEnd() {
   MutexLock lock(mu_);
   while (life_ == Life::kStarting || life_ == Life::kServing) ended_.Wait(mu_);
 }
 
-void Server::Inside::QuitWorkers() {
+void Server::Impl::QuitWorkers() {
   for (const std::unique_ptr<Worker>& worker : workers_) worker->RequestQuit();
 }
 
-void Server::Inside::StopReachedLoop(Worker& worker) {
+void Server::Impl::StopReachedLoop(Worker& worker) {
   if (&worker != workers_.front().get()) return;
   for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Close();
 }
 
-bool Server::Inside::IsStopped() const {
+bool Server::Impl::IsStopped() const {
   MutexLock lock(mu_);
-  return stop_ != StopLevel::kNone || life_ == Life::kEnded;
+  return stops_ != Stops::kNone || life_ == Life::kEnded;
 }
 
 // ---- Counting.
 
-std::size_t Server::Inside::ConnectionCount() const {
+std::size_t Server::Impl::ConnectionCount() const {
   MutexLock lock(mu_);
   return open_;
 }
 
-ServerStats Server::Inside::Stats() const {
+ServerStats Server::Impl::Stats() const {
   ServerStats stats;
   {
     MutexLock lock(mu_);
@@ -447,8 +443,7 @@ ServerStats Server::Inside::Stats() const {
     stats.unacked_bytes += totals.unacked_bytes.load(std::memory_order_relaxed);
     // In this order: what was written had been accepted before.
     stats.written_bytes += totals.written_bytes.load(std::memory_order_acquire);
-    stats.accepted_bytes += totals.accepted_bytes.load(std::memory_order_relaxed) +
-                            worker->context().accepted_elsewhere.load(std::memory_order_relaxed);
+    stats.accepted_bytes += totals.accepted_bytes.load(std::memory_order_relaxed);
   }
   stats.unsent_bytes = stats.accepted_bytes - stats.written_bytes;
   return stats;
@@ -458,50 +453,50 @@ ServerStats Server::Inside::Stats() const {
 
 Server::Server(Options options) {
   internal::ValidateOptions(options);
-  inside_ = std::make_shared<Inside>(std::move(options));
+  impl_ = std::make_shared<Impl>(std::move(options));
 }
 
 Server::~Server() {
   const internal::CancellationOff off;
-  inside_->Stop(StopMode::kImmediately);
-  if (!InsideCallback()) inside_->WaitForEnd();
+  impl_->Stop(StopMode::kImmediately);
+  if (!InsideCallback()) impl_->WaitForEnd();
 }
 
 // Those that may outlast the handle keep the inside themselves. What makes system calls outside the
 // loops cannot be cancelled in the middle.
 std::error_code Server::ListenAndServe(std::string_view address) {
-  const std::shared_ptr<Inside> inside = inside_;
+  const std::shared_ptr<Impl> impl = impl_;
   const std::error_code error = InsideCallback() ? Errc::kWouldDeadlock : Listen(address);
-  return error ? error : inside->Serve();
+  return error ? error : impl->Serve();
 }
 
 std::error_code Server::Serve() {
-  const std::shared_ptr<Inside> inside = inside_;
-  return inside->Serve();
+  const std::shared_ptr<Impl> impl = impl_;
+  return impl->Serve();
 }
 
 StopReport Server::Stop(StopMode mode) {
   const internal::CancellationOff off;
-  const std::shared_ptr<Inside> inside = inside_;
-  return inside->Stop(mode);
+  const std::shared_ptr<Impl> impl = impl_;
+  return impl->Stop(mode);
 }
 
 std::error_code Server::Listen(std::string_view address) {
   const internal::CancellationOff off;
-  return inside_->Listen(address);
+  return impl_->Listen(address);
 }
 
 std::error_code Server::Adopt(int listening_fd) {
   const internal::CancellationOff off;
-  return inside_->Adopt(listening_fd);
+  return impl_->Adopt(listening_fd);
 }
 
-bool Server::IsStopped() const { return inside_->IsStopped(); }
+bool Server::IsStopped() const { return impl_->IsStopped(); }
 
-std::vector<Address> Server::Addresses() const { return inside_->Addresses(); }
+std::vector<Address> Server::Addresses() const { return impl_->Addresses(); }
 
-std::size_t Server::ConnectionCount() const { return inside_->ConnectionCount(); }
+std::size_t Server::ConnectionCount() const { return impl_->ConnectionCount(); }
 
-ServerStats Server::Stats() const { return inside_->Stats(); }
+ServerStats Server::Stats() const { return impl_->Stats(); }
 
 }  // namespace xtcp

@@ -243,7 +243,7 @@ std::error_code PeerAddressOf(int fd, SocketAddress* address) noexcept {
                                                                    : LastError();
 }
 
-ssize_t Recv(int fd, std::span<std::byte> buffer) noexcept {
+ssize_t RecvSome(int fd, std::span<std::byte> buffer) noexcept {
   ssize_t received;
   do {
     received = sys::Recv(fd, buffer.data(), buffer.size(), 0);
@@ -251,7 +251,7 @@ ssize_t Recv(int fd, std::span<std::byte> buffer) noexcept {
   return received;
 }
 
-ssize_t Send(int fd, std::span<const std::byte> bytes) noexcept {
+ssize_t SendSome(int fd, std::span<const std::byte> bytes) noexcept {
   const std::size_t size = std::min(bytes.size(), kLargestWrite);
   ssize_t sent;
   do {
@@ -260,7 +260,7 @@ ssize_t Send(int fd, std::span<const std::byte> bytes) noexcept {
   return sent;
 }
 
-ssize_t SendMsg(int fd, iovec* parts, int count) noexcept {
+ssize_t SendSome(int fd, iovec* parts, int count) noexcept {
   msghdr message{};
   message.msg_iov = parts;
   message.msg_iovlen = static_cast<std::size_t>(count);

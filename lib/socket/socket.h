@@ -104,9 +104,9 @@ inline constexpr std::size_t kLargestWrite = std::size_t{1} << 30;
 
 // As recv(2), send(2) without SIGPIPE, and sendmsg(2): -1 and `errno`, but never EINTR. A short
 // count is normal.
-ssize_t Recv(int fd, std::span<std::byte> buffer) noexcept;
-ssize_t Send(int fd, std::span<const std::byte> bytes) noexcept;
-ssize_t SendMsg(int fd, iovec* parts, int count) noexcept;
+ssize_t RecvSome(int fd, std::span<std::byte> buffer) noexcept;
+ssize_t SendSome(int fd, std::span<const std::byte> bytes) noexcept;
+ssize_t SendSome(int fd, iovec* parts, int count) noexcept;
 
 // Sends the FIN; whether it could.
 bool ShutdownWrite(int fd) noexcept;

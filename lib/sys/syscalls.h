@@ -62,9 +62,19 @@ void FreeAddrInfo(addrinfo* list);
 // CLOCK_MONOTONIC.
 std::chrono::nanoseconds Now();
 
-// std::atomic's wait and notify_all, which are futex(2).
+// std::atomic's wait, notify_one and notify_all, which are futex(2).
 void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old);
+void NotifyOne(std::atomic<std::uint32_t>& value);
 void NotifyAll(std::atomic<std::uint32_t>& value);
+
+// Tells the processor that this thread spins.
+inline void Relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+  asm volatile("yield");
+#endif
+}
 
 void Yield();  // sched_yield(2)
 

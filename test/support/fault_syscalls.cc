@@ -555,6 +555,7 @@ std::chrono::nanoseconds Now() {
 void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
   value.wait(old, std::memory_order_acquire);
 }
+void NotifyOne(std::atomic<std::uint32_t>& value) { value.notify_one(); }
 void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
 
 void Yield() { ::sched_yield(); }

@@ -650,7 +650,7 @@ std::span<const std::byte> AsBytes(std::string_view text) {
 std::string Receive(const UniqueFd& fd) {
   if (!IsReadyFor(fd, POLLIN)) return "nothing came";
   std::array<std::byte, 64> buffer{};
-  const ssize_t size = Recv(fd.get(), buffer);
+  const ssize_t size = RecvSome(fd.get(), buffer);
   if (size < 0) return std::strerror(errno);
   return {reinterpret_cast<const char*>(buffer.data()), static_cast<std::size_t>(size)};
 }
@@ -658,16 +658,16 @@ std::string Receive(const UniqueFd& fd) {
 TEST_CASE("what is sent is received, and the FIN reads as nothing") {
   const Pair pair = Connect();
   std::array<std::byte, 8> buffer{};
-  CHECK(Recv(pair.accepted.get(), buffer) == -1);
+  CHECK(RecvSome(pair.accepted.get(), buffer) == -1);
   CHECK(errno == EAGAIN);
 
-  CHECK(Send(pair.dialled.get(), AsBytes("hello")) == 5);
+  CHECK(SendSome(pair.dialled.get(), AsBytes("hello")) == 5);
   CHECK(Receive(pair.accepted) == "hello");
 
   std::string first = "one ";
   std::string second = "two";
   std::array<iovec, 2> parts{{{first.data(), first.size()}, {second.data(), second.size()}}};
-  CHECK(SendMsg(pair.dialled.get(), parts.data(), 2) == 7);
+  CHECK(SendSome(pair.dialled.get(), parts.data(), 2) == 7);
   CHECK(Receive(pair.accepted) == "one two");
 
   CHECK(ShutdownWrite(pair.dialled.get()));
@@ -683,10 +683,10 @@ TEST_CASE("sending to a peer that is gone is EPIPE, and no signal", "[M30][X7][F
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds.data()) == 0);
   ::close(fds[1]);
   const UniqueFd fd(fds[0]);
-  CHECK(Send(fd.get(), AsBytes("x")) == -1);
+  CHECK(SendSome(fd.get(), AsBytes("x")) == -1);
   CHECK(errno == EPIPE);
   iovec part{fds.data(), 1};
-  CHECK(SendMsg(fd.get(), &part, 1) == -1);
+  CHECK(SendSome(fd.get(), &part, 1) == -1);
   CHECK(errno == EPIPE);
   ::sigaction(SIGPIPE, &old, nullptr);
 }
@@ -703,7 +703,7 @@ TEST_CASE("unacknowledged bytes are counted until the peer's kernel has them", "
   // More than the peer's kernel takes, so that some must remain.
   const std::string block(1 << 20, 'x');
   ssize_t total = 0;
-  for (ssize_t sent; (sent = Send(pair.dialled.get(), AsBytes(block))) > 0;) total += sent;
+  for (ssize_t sent; (sent = SendSome(pair.dialled.get(), AsBytes(block))) > 0;) total += sent;
   CHECK(UnackedBytes(pair.dialled.get()) > 0);
   CHECK(UnackedBytes(pair.dialled.get()) <= static_cast<std::uint64_t>(total));
 
@@ -711,7 +711,7 @@ TEST_CASE("unacknowledged bytes are counted until the peer's kernel has them", "
   std::vector<std::byte> sink(1 << 16);
   ssize_t received = 0;
   while (IsReadyFor(pair.accepted, POLLIN)) {
-    const ssize_t size = Recv(pair.accepted.get(), sink);
+    const ssize_t size = RecvSome(pair.accepted.get(), sink);
     if (size <= 0) break;
     received += size;
   }
@@ -727,7 +727,7 @@ TEST_CASE("a FIN that is not acknowledged counts as one byte", "[B1][M23]") {
   // A peer whose kernel takes nothing more: its window is full, so the FIN stays behind.
   const Pair pair = Connect();
   const std::string block(1 << 20, 'x');
-  while (Send(pair.dialled.get(), AsBytes(block)) > 0) {
+  while (SendSome(pair.dialled.get(), AsBytes(block)) > 0) {
   }
   // Until the window is full and nothing moves any more.
   std::uint64_t before = 0;
@@ -763,12 +763,12 @@ TEST_CASE("a signal does not interrupt receiving or sending", "[F1]") {
   std::atomic<int> stage{0};
   std::thread worker([&] {
     std::array<std::byte, 8> buffer{};
-    received = Recv(one.get(), buffer);
+    received = RecvSome(one.get(), buffer);
     if (received < 0) recv_error = errno;
     stage = 1;
     // Far more than the buffers hold: it waits again.
     iovec part{const_cast<char*>(block.data()), block.size()};
-    sent = SendMsg(one.get(), &part, 1);
+    sent = SendSome(one.get(), &part, 1);
     if (sent < 0) send_error = errno;
     stage = 2;
   });

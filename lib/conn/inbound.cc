@@ -1,0 +1,227 @@
+#include "conn/inbound.h"
+
+#include <xtcp/error.h>
+#include <xtcp/protocol.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/poison.h"
+#include "base/scope.h"
+#include "conn/slice.h"
+#include "socket/socket.h"
+#include "sys/syscalls.h"
+
+namespace xtcp::internal {
+
+namespace {
+
+// A longer beginning of a packet is not copied in front of the next read; the read follows it.
+constexpr std::size_t kLongestTail = 32 << 10;
+
+// After a recv(2) that brought no bytes.
+Inbound::ReadEnd NothingRead(ssize_t result, int error) {
+  if (result == 0) return {Inbound::Met::kEnd};
+  if (error == EAGAIN || error == EWOULDBLOCK) return {Inbound::Met::kNoMore};
+  return {Inbound::Met::kError, error};
+}
+
+}  // namespace
+
+Inbound::ReadEnd Inbound::ReadAndDeliver(Turn& turn, const Intake& intake, Deadlines& deadlines) {
+  XTCP_DCHECK(!turn.rests(), "input is read while the kernel has no memory for it");
+  if (backlog_) {
+    DeliverWaiting(turn, intake, deadlines);
+    return {};
+  }
+  // The beginning of a packet moves in front of the new bytes, so that one view holds both; unless it
+  // is long, or longer than what the last read brought: a peer that trickles would have it copied
+  // again and again.
+  const std::size_t tail = buffer_.size();
+  return tail <= kLongestTail && tail <= last_read_ ? ReadAfterTail(turn, intake, deadlines)
+                                                    : ReadIntoBuffer(turn, intake, deadlines);
+}
+
+Inbound::ReadEnd Inbound::ReadAfterTail(Turn& turn, const Intake& intake, Deadlines& deadlines) {
+  const std::span<std::byte> memory = turn.read_buffer();
+  Unpoison(memory);
+  const std::span<const std::byte> tail = buffer_.View();
+  if (!tail.empty()) std::memcpy(memory.data(), tail.data(), tail.size());
+  const ssize_t n = RecvSome(turn.fd(), memory.subspan(tail.size()));
+  if (n <= 0) return NothingRead(n, errno);
+  const std::size_t read = static_cast<std::size_t>(n);
+  NoteReceived(turn, read);
+  const std::span<const std::byte> view = memory.first(tail.size() + read);
+  const AtScopeEnd over([view] { Poison(view); });
+  const std::size_t used = Deliver(turn, intake, view);
+  if (turn.doomed() || intake.stop_asked()) return {};  // the rest is thrown away
+  // The tail is still in the buffer: it goes, and the rest of the view comes; or, when nothing was
+  // consumed, only the new bytes come.
+  std::span<const std::byte> rest = view.subspan(tail.size());
+  if (used > 0) {
+    buffer_.Clear(turn.pool());
+    rest = view.subspan(used);
+  }
+  if (!buffer_.Append(rest, turn.options().recv_buffer_size, turn.pool())) {
+    turn.Doom(CloseReason::kNoMemory, Errc::kNoMemory);
+    return {};
+  }
+  NoteUnfinishedPacket(turn, deadlines, used > 0);
+  return {};
+}
+
+Inbound::ReadEnd Inbound::ReadIntoBuffer(Turn& turn, const Intake& intake, Deadlines& deadlines) {
+  std::size_t total = 0;
+  for (int reads = 0; reads < Turn::kReads && total < Turn::kReadSize; ++reads) {
+    if (!buffer_.Reserve(1, turn.options().recv_buffer_size, turn.pool())) {
+      turn.Doom(CloseReason::kNoMemory, Errc::kNoMemory);
+      break;
+    }
+    std::span<std::byte> free = buffer_.Free();
+    if (free.size() > Turn::kReadSize - total) free = free.first(Turn::kReadSize - total);
+    const ssize_t n = RecvSome(turn.fd(), free);
+    if (n <= 0) return NothingRead(n, errno);
+    const std::size_t read = static_cast<std::size_t>(n);
+    total += read;
+    NoteReceived(turn, read);
+    buffer_.Commit(read);
+    DeliverWaiting(turn, intake, deadlines);
+    if (read < free.size() || backlog_ || turn.doomed() || !intake.MayDeliver()) break;
+  }
+  return {};
+}
+
+void Inbound::NoteReceived(Turn& turn, std::size_t bytes) {
+  last_read_ = static_cast<std::uint32_t>(bytes);
+  Add(received_bytes_, bytes);
+  Add(turn.totals().received_bytes, bytes);
+  turn.NoteTraffic();
+}
+
+void Inbound::DeliverWaiting(Turn& turn, const Intake& intake, Deadlines& deadlines) {
+  const std::size_t used = Deliver(turn, intake, buffer_.View());
+  buffer_.Consume(used, turn.pool());
+  if (used > 0) buffer_.Shrink(used, turn.options().recv_buffer_size, turn.pool());
+  NoteUnfinishedPacket(turn, deadlines, used > 0);
+}
+
+bool Inbound::DeliverUnseen(Turn& turn, const Intake& intake, Deadlines& deadlines) {
+  if (!unseen_) return true;
+  need_ = 0;
+  DeliverWaiting(turn, intake, deadlines);
+  return !backlog_;
+}
+
+// Delivers what is complete, and returns how many bytes that was. What remains is the start of an
+// unfinished packet, unless `backlog_` is set.
+std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view) {
+  if (view.size() < need_) {
+    unseen_ = true;
+    return 0;
+  }
+  need_ = 0;
+  unseen_ = false;
+  backlog_ = false;
+  const Protocol& protocol = *turn.service().protocol;
+  const ConnPtr& conn = turn.self();
+  std::size_t limit = PacketLimit(turn.options());
+  const std::byte* next = view.data();
+  const std::byte* const end = next + view.size();
+  Slice slice;
+  turn.Call([&](Handler& handler) {
+    while (next != end) {
+      if (!intake.MayDeliver() || slice.IsOver()) {
+        backlog_ = true;
+        break;
+      }
+      const std::span<const std::byte> rest(next, end);
+      // Released at once, so that the compiler knows of nothing to destroy after the handler.
+      Packet* packet = nullptr;
+      std::size_t consumed = 0;
+      {
+        UnpackResult result = protocol.Unpack(rest);
+        // Independent of how the stream was cut: a packet too large to wait for is refused even when
+        // it arrives whole.
+        const bool good = result.packet != nullptr && !result.error && result.size <= limit &&
+                          result.size - 1 < rest.size();  // and not 0
+        if (!good && !HandleNoPacket(turn, intake, rest, result)) break;
+        consumed = result.size;
+        next += consumed;
+        if (good) packet = result.packet.release();
+      }
+      if (packet == nullptr) continue;
+      if (!got_packet_) {
+        got_packet_ = true;
+        limit = PacketLimit(turn.options());
+      }
+      Add(received_packets_, 1);
+      handler.OnEvent(EventType::kRecv, conn, PacketPtr(packet));
+      if constexpr (kDebugChecks) Poison({next - consumed, next});
+    }
+  });
+  return static_cast<std::size_t>(next - view.data());
+}
+
+// `Unpack` gave another answer for `rest` than one good packet. Returns whether unpacking continues
+// after the bytes that the answer consumed.
+bool Inbound::HandleNoPacket(Turn& turn, const Intake& intake, std::span<const std::byte> rest,
+                             const UnpackResult& result) {
+  const std::size_t limit = PacketLimit(turn.options());
+  const bool packet = result.packet != nullptr;
+  if (result.size > rest.size() || (packet && (result.size == 0 || result.error))) {
+    turn.Doom(CloseReason::kProtocolError, Errc::kProtocolError);
+    return false;
+  }
+  if (result.size > limit && (packet || result.error)) {
+    turn.Doom(CloseReason::kPacketTooLarge);
+    return false;
+  }
+  if (result.error) {
+    turn.service().handler->OnUnpackError(
+        turn.self(), result.size == 0 ? rest : rest.first(result.size), result.error);
+    // There is no way to resynchronise; a stop that the handler asked for takes its course.
+    if (result.size == 0 && !intake.stop_asked()) {
+      turn.Doom(CloseReason::kProtocolError, result.error);
+    }
+  } else if (result.size == 0) {
+    if (rest.size() >= limit || result.need > limit) turn.Doom(CloseReason::kPacketTooLarge);
+    need_ = result.need;
+  }
+  return result.size > 0;
+}
+
+std::size_t Inbound::PacketLimit(const Options& options) const {
+  return got_packet_ || options.first_packet_size == 0 ? options.max_packet_size
+                                                       : options.first_packet_size;
+}
+
+// The packet deadline runs from a packet's first byte to its last.
+void Inbound::NoteUnfinishedPacket(const Turn& turn, Deadlines& deadlines, bool consumed) {
+  const Options& options = turn.options();
+  if (options.packet_deadline.count() == 0) return;
+  if (options.first_packet_size > 0 && !got_packet_) return;  // it runs since the first event
+  // What was consumed ended the packet for which it ran; packets of the backlog are complete.
+  if (consumed || backlog_ || buffer_.empty()) deadlines.EndPacket();
+  if (!buffer_.empty() && !backlog_ && !deadlines.packet_began()) {
+    deadlines.BeginPacket(sys::Now() + options.packet_deadline);
+  }
+}
+
+Inbound::ReadEnd Inbound::Discard(Turn& turn) {
+  XTCP_DCHECK(buffer_.empty(), "input is discarded while bytes wait to be unpacked");
+  Unpoison(turn.read_buffer());
+  const ssize_t n = RecvSome(turn.fd(), turn.read_buffer());
+  if (n <= 0) return NothingRead(n, errno);
+  NoteReceived(turn, static_cast<std::size_t>(n));
+  return {};
+}
+
+void Inbound::Clear(BlockPool& pool) {
+  buffer_.Clear(pool);
+  backlog_ = false;
+  unseen_ = false;
+  need_ = 0;
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <xtcp/stop_mode.h>
+
+#include <cstdint>
+
+namespace xtcp::internal {
+
+// Where the loop is with a connection. Input and output end separately:
+//
+//   kServing ── peer's FIN ──► kFlushing ── all written ──────────────────────────► kClosed
+//      │                          │                                                   ▲
+//      └────── graceful stop ─────┴──► kStopping ── all written, FIN ──► kLingering ──┘
+//                                                     peer's FIN, error, or linger_timeout
+//
+// Errors, deadlines and an immediate stop lead from each of them to kClosed.
+enum class Phase : std::uint8_t {
+  kServing,    // reads, unpacks, writes
+  kFlushing,   // the peer's end of stream was read; what is queued is written
+  kStopping,   // a graceful stop: what was accepted is written, what comes is discarded
+  kLingering,  // our FIN is out; what comes is discarded until the peer's end of stream
+  kClosed,
+};
+
+constexpr bool MayFollow(Phase from, Phase to) {
+  switch (to) {
+    case Phase::kServing:
+      return false;
+    case Phase::kFlushing:
+      return from == Phase::kServing;
+    case Phase::kStopping:
+      return from == Phase::kServing || from == Phase::kFlushing;
+    case Phase::kLingering:
+      return from == Phase::kStopping;
+    case Phase::kClosed:
+      return from != Phase::kClosed;
+  }
+  return false;
+}
+
+// What senders on any thread need to know of a connection's life. It changes under the connection's
+// lock, so that a send is wholly before a change or wholly after it.
+enum class SendState : std::uint8_t {
+  kNew,        // made by NewConn, not dialled: Send queues
+  kResolving,  // looking up the name, which nothing can interrupt: no stop waits for it
+  kDialing,    // Send queues
+  kOpen,       // Send queues, and the loop writes
+  kRefusing,  // Send is refused: a stop has begun, the peer has ended its stream, or writing failed
+  kClosed,
+};
+
+constexpr bool MayFollow(SendState from, SendState to) {
+  switch (to) {
+    case SendState::kNew:
+      return false;
+    case SendState::kResolving:
+      return from == SendState::kNew;
+    case SendState::kDialing:
+      return from == SendState::kResolving;
+    case SendState::kOpen:
+      return from == SendState::kNew || from == SendState::kDialing;
+    case SendState::kRefusing:
+      // From the first two when a stop, or a reset, was ahead of the first event.
+      return from == SendState::kNew || from == SendState::kDialing || from == SendState::kOpen;
+    case SendState::kClosed:
+      return from != SendState::kClosed;
+  }
+  return false;
+}
+
+// The stops that were asked for: a set of two. A later stop can only be more immediate, so a graceful
+// one after an immediate one is not noted.
+enum class Stops : std::uint8_t {
+  kNone = 0,
+  kGraceful = 1,
+  kNow = 2,
+  kGracefulThenNow = 3,
+};
+
+constexpr Stops operator|(Stops a, Stops b) {
+  return static_cast<Stops>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
+}
+constexpr bool Has(Stops stops, Stops one) {
+  return (static_cast<unsigned>(stops) & static_cast<unsigned>(one)) != 0;
+}
+constexpr Stops Add(Stops stops, StopMode mode) {
+  if (mode == StopMode::kImmediately) return stops | Stops::kNow;
+  return Has(stops, Stops::kNow) ? stops : stops | Stops::kGraceful;
+}
+
+}  // namespace xtcp::internal

@@ -1,0 +1,70 @@
+#include "conn/turn.h"
+
+#include <cerrno>
+#include <exception>
+
+#include "base/log.h"
+
+namespace xtcp::internal {
+
+void Turn::Allocate() {
+  // Not initialised: a page costs memory only once it is used.
+  read_buffer_.reset(new std::byte[kReadSize]);
+  gather_buffer_.reset(new std::byte[kGatherSize]);
+  ClearGathered();
+}
+
+void Turn::Begin(const void* connection, const ConnPtr& self, int fd, const Service& service) {
+  XTCP_DCHECK(connection_ == nullptr, "a turn begins within another one");
+  XTCP_DCHECK(gathered().empty(), "a turn begins with what another one has gathered");
+  connection_ = connection;
+  self_ = &self;
+  service_ = &service;
+  fd_ = fd;
+  writes_ = 0;
+  starvation_ = 0;
+  resting_ = false;
+  wants_times_ = service.has_deadlines;
+  traffic_ = false;
+  doom_ = CloseReason::kNone;
+}
+
+void Turn::Leave() {
+  XTCP_DCHECK(connection_ != nullptr, "a turn is left twice");
+  XTCP_DCHECK(gathered().empty(), "a turn is left with what it has gathered");
+  connection_ = nullptr;
+  charged_end_ = next_;
+}
+
+void Turn::Abandon() {
+  ClearGathered();
+  connection_ = nullptr;
+}
+
+void Turn::Doom(CloseReason reason, std::error_code error) {
+  XTCP_DCHECK(connection_ != nullptr, "a connection is to close in nobody's turn");
+  if (doomed()) return;
+  doom_ = reason;
+  doom_error_ = error;
+}
+
+void Turn::DoomBySocket(int error) {
+  const bool reset = error == ECONNRESET || error == EPIPE;
+  Doom(reset ? CloseReason::kPeerReset : CloseReason::kSystemError,
+       {error, std::system_category()});
+}
+
+void Turn::NoteException() {
+  Add(totals().exceptions, 1);
+  Doom(CloseReason::kException);
+  try {
+    throw;
+  } catch (const std::exception& exception) {
+    XTCP_LOG_LIMITED(kError, "%s: an exception left user code: %s", self()->ToString().c_str(),
+                     exception.what());
+  } catch (...) {
+    XTCP_LOG_LIMITED(kError, "%s: an exception left user code", self()->ToString().c_str());
+  }
+}
+
+}  // namespace xtcp::internal
