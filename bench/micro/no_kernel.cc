@@ -132,7 +132,7 @@ std::chrono::nanoseconds Now() {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 void Yield() { sched_yield(); }
-std::error_code StartThread(std::function<void()>, std::thread*) {
+std::error_code StartThread(std::string, std::function<void()>, std::thread*) {
   return std::make_error_code(std::errc::resource_unavailable_try_again);
 }
 

@@ -3,8 +3,10 @@
 #include <xtcp/address.h>
 #include <xtcp/export.h>
 #include <xtcp/handler.h>
+#include <xtcp/loop.h>
 #include <xtcp/options.h>
 #include <xtcp/stop_mode.h>
+#include <xtcp/task.h>
 
 #include <any>
 #include <chrono>
@@ -107,7 +109,33 @@ class XTCP_API Conn {
   // `kAlreadyUsed` (a connection dials once; also on an accepted one), `kWouldDeadlock` (inside a
   // callback), or the system's error of the last address tried, ETIMEDOUT after `connect_timeout`.
   // All addresses of a name are tried in turn, each with an equal share of the time that is left.
+  // On a connection that was made for a loop it is `Dial`, and waits until the connection has ended.
   [[nodiscard]] virtual std::error_code DialAndServe(std::string_view address) = 0;
+
+  // Begins to connect to `address` and returns at once; the connection is served on the loop that it
+  // was made for. Once. An error means that no callback follows: `Errc::kBadAddress`, `kAlreadyUsed`,
+  // `kNoLoop` (it was made without a loop, or accepted), `kNoMemory`, `kFull` (1,024 names wait to be
+  // looked up), `kStopped` after a stop of it or of its group. Otherwise exactly one of `kConnected` and
+  // `Handler::OnDialFailed` follows, before any stop that waits returns. `connect_timeout` begins with
+  // the call, and includes the look-up of a name. Any thread, any callback.
+  [[nodiscard]] virtual std::error_code Dial(std::string_view address);
+
+  // Runs `task` once as a callback of this connection: after its first event, in order, not overlapping
+  // with its others, also while it is paused or stopping; before `kClosed`, or not at all. A task that
+  // does not run is destroyed on the loop's thread when `kClosed` has returned, or the dial has failed.
+  // `Errc::kClosed` from `kClosed` (or a failed dial) on, `kNoMemory`; never because of a stop. Any
+  // thread, with the caller's own locks held.
+  [[nodiscard]] virtual std::error_code Post(Task task);
+
+  // Calls `Handler::OnTimer` once, `delay` after the beginning of this turn of the loop (0 or less: in
+  // the next turn). A connection has one timer: setting it again replaces it. Needs no memory. On the
+  // thread of its loop, inside any callback; elsewhere, before its first event and after its end it has
+  // no effect.
+  virtual void SetTimer(std::chrono::milliseconds delay);
+  virtual void CancelTimer();
+
+  // The loop on which it lives, or which it was made for. Any thread.
+  virtual Loop loop() const;
 
   // Stops and resumes reading; idempotent, not counted, also before the connection stands. A pause
   // takes effect at once inside this connection's callback, else before the next read. While paused
@@ -128,8 +156,8 @@ class XTCP_API Conn {
   virtual Address LocalAddress() const = 0;
   virtual Address RemoteAddress() const = 0;
 
-  // Whatever the application wants to keep with the connection. Only inside this connection's
-  // callbacks, or before `DialAndServe`.
+  // Whatever the application wants to keep with the connection. Only inside callbacks on this
+  // connection's loop, or before its dial.
   virtual std::any& UserData() = 0;
 
   // The socket, for getsockopt(2) (SO_PEERCRED, TCP_INFO, …); -1 before the connection stands and
@@ -144,5 +172,9 @@ class XTCP_API Conn {
 // A connection to dial with `DialAndServe`. It has no socket and no thread until then. Throws
 // `std::invalid_argument` as `Options` says. Any thread.
 [[nodiscard]] XTCP_API ConnPtr NewConn(Options options);
+
+// A connection to dial with `Dial`, which is served on `loop`. As above; an empty loop makes one whose
+// `Dial` and `DialAndServe` are `Errc::kNoLoop`.
+[[nodiscard]] XTCP_API ConnPtr NewConn(Options options, Loop loop);
 
 }  // namespace xtcp

@@ -51,6 +51,10 @@ enum class Errc {
 
   // A call that waits was made inside a callback of this library.
   kWouldDeadlock,
+
+  // Nothing runs that could serve it: `Conn::Dial` and `Conn::Post` of a connection that was not made for
+  // a loop, `Server::Start` of a server with a group of its own, an empty `Loop`.
+  kNoLoop,
 };
 
 // The category of `Errc`; its name is "xtcp". Any thread.

@@ -15,7 +15,7 @@ using ConnPtr = std::shared_ptr<Conn>;
 
 // One connection's events, in this order: `kAccept` on a server or `kConnected` on a dialled
 // connection first, any number of `kRecv` in wire order, then `kClosed`, exactly once and last. A
-// failed dial has no event at all.
+// failed dial has no event at all, but `Handler::OnDialFailed`.
 enum class EventType { kAccept, kConnected, kRecv, kClosed };
 
 // What the application does with events.
@@ -54,6 +54,16 @@ class XTCP_API Handler {
   // A refusal and the note that it happened are one step. So whoever holds a lock of his own across
   // `Send` and what he does about `kFull`, and takes it here, misses nothing.
   virtual void OnSendReady(const ConnPtr& conn);
+
+  // A dial has failed, or was stopped before the connection was established: what `DialAndServe` would
+  // have returned, or returns. It comes once, in place of `kConnected`, on the loop's thread (of
+  // `DialAndServe` without a loop, on the calling thread), never nested in `Dial`. `Stats()` is final,
+  // with `CloseReason::kConnectFailed`. Does nothing unless overridden.
+  virtual void OnDialFailed(const ConnPtr& conn, std::error_code error);
+
+  // The time of `Conn::SetTimer` has come. Also while reading is paused; never before the first event,
+  // nor once a stop or the peer's end of stream was seen. Does nothing unless overridden.
+  virtual void OnTimer(const ConnPtr& conn);
 };
 
 }  // namespace xtcp

@@ -2,11 +2,13 @@
 
 #include <xtcp/address.h>
 #include <xtcp/export.h>
+#include <xtcp/loop.h>
 #include <xtcp/options.h>
 #include <xtcp/stop_mode.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <system_error>
@@ -43,6 +45,11 @@ class XTCP_API Server {
   // Throws `std::invalid_argument` as `Options` says. Opens nothing yet.
   explicit Server(Options options);
 
+  // The same, on the loops of `group`, which other servers, connections, timers and tasks share;
+  // `Options::loops` is ignored. Listeners are spread over the loops, and accepted connections are dealt
+  // to all of them in turn. Limits, totals, stop and report are the server's own.
+  Server(Options options, LoopGroup& group);
+
   // `Stop(kImmediately)`, then waits for `Serve` to end. Inside a callback it does not wait: the
   // inside lives on until `Serve` has returned.
   ~Server();
@@ -77,9 +84,20 @@ class XTCP_API Server {
   // returns that error.
   [[nodiscard]] std::error_code Serve();
 
+  // Begins to serve on a shared group, and returns at once; nothing is accepted before the group runs.
+  // `Errc::kNotListening`, `kAlreadyUsed`, `kStopped` after a stop of the server or the group,
+  // `kNoMemory`; `kNoLoop` on a server with loops of its own, which runs in `Serve` only. `Serve` on a
+  // shared group is `Start`, and waits until the server has ended.
+  [[nodiscard]] std::error_code Start();
+
   // Stops listening, and every connection; `StopMode` says how. Needs no memory and no descriptor.
   // Any thread, any callback, any number of times, also before `Serve`; not async-signal-safe.
   StopReport Stop(StopMode mode);
+
+  // The same, and never waits, whatever the mode: `ended` is called once, as a task on one of the loops,
+  // with the report that a waiting stop would have returned; before this call returns when nothing ever
+  // ran, or when all is over. Several may be given; each is called.
+  StopReport Stop(StopMode mode, std::function<void(const StopReport&)> ended);
 
   // Whether a stop has begun, or `Serve` has ended.
   bool IsStopped() const;
@@ -94,7 +112,7 @@ class XTCP_API Server {
   ServerStats Stats() const;
 
  private:
-  class Impl;
+  class XTCP_PRIVATE Impl;
   std::shared_ptr<Impl> impl_;
 };
 

@@ -6,6 +6,7 @@
 #include <cstdarg>
 #include <cstddef>
 #include <cstdio>
+#include <exception>
 #include <new>
 #include <string_view>
 #include <utility>
@@ -157,6 +158,16 @@ void LogEntry::Write(const char* file, int line, const char* format, ...) noexce
   std::size_t size = Escape(text, cut, out.data(), out.size() - tail.size());
   size += tail.copy(out.data() + size, tail.size());
   CallLogger([&] { logger_->Log(level_, {out.data(), size}, file, line); });
+}
+
+void LogUserException(const char* whose) noexcept {
+  try {
+    throw;
+  } catch (const std::exception& exception) {
+    XTCP_LOG_LIMITED(kError, "%s: an exception left user code: %s", whose, exception.what());
+  } catch (...) {
+    XTCP_LOG_LIMITED(kError, "%s: an exception left user code", whose);
+  }
 }
 
 }  // namespace internal

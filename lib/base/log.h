@@ -60,6 +60,9 @@ class LogEntry {
   std::shared_ptr<Logger> logger_;
 };
 
+// Inside a catch block: logs what has left user code, at most 10 lines in any second.
+void LogUserException(const char* whose) noexcept;
+
 }  // namespace xtcp::internal
 
 // The arguments may allocate; a line for which there is no memory is dropped.

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -13,7 +15,9 @@
 #include "base/log.h"
 #include "base/scope.h"
 #include "buffer/scratch.h"
-#include "conn/worker.h"
+#include "conn/service_loop.h"
+#include "loop/group.h"
+#include "loop/loop_access.h"
 #include "socket/socket.h"
 #include "sys/syscalls.h"
 #include "types/pack.h"
@@ -25,6 +29,9 @@ namespace {
 // A read or write for which the kernel has no memory is tried again this often, this many times.
 constexpr std::chrono::milliseconds kStarvedPause{100};
 constexpr int kStarvedTries = 100;
+
+// More tasks than this wait for the next turn.
+constexpr std::size_t kTasksPerTurn = 1024;
 
 constexpr std::uint32_t kReadable = EPOLLIN | EPOLLERR | EPOLLHUP;
 constexpr std::uint32_t kWritable = EPOLLOUT | EPOLLERR | EPOLLHUP;
@@ -46,7 +53,7 @@ ConnImpl::~ConnImpl() {
 std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
   // Nearly every send of a busy server: in the connection's own turn, and charged ahead.
   if (EventLoop::IsCurrent(context_->mailbox)) {
-    Turn& turn = worker().turn();
+    Turn& turn = service().turn();
     if (turn.IsOf(this) && Outbound::MayGather(turn, bytes.size()) &&
         intake_.open_and_nothing_pending() && !context_->stopping()) {
       const std::error_category& no_error = context_->no_error;
@@ -62,15 +69,15 @@ std::error_code ConnImpl::SendSlowly(std::span<const std::byte> bytes) {
   if (EventLoop::IsCurrent(context_->mailbox)) return SendOnLoop(bytes);
   bool post = false;
   const std::error_code error = intake_.Send(bytes, *context_, *this, &post);
-  if (post) context_->mailbox.Push(this);
+  if (post) Push();
   return error;
 }
 
 std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
-  Turn& turn = worker().turn();
+  Turn& turn = service().turn();
   if (turn.IsOf(this)) return out_.SendInTurn(bytes, turn, intake_, *context_, deadlines_);
   const std::error_code error =
-      out_.SendElsewhere(bytes, worker().service(), intake_, *context_, deadlines_);
+      out_.SendElsewhere(bytes, service().service(), intake_, *context_, deadlines_);
   // A turn of its own writes; or gives back the room for want of which this send was refused.
   if (!error || intake_.has_refused()) Post();
   return error;
@@ -100,12 +107,12 @@ StopReport ConnImpl::Stop(StopMode mode) {
   const bool would_deadlock = waits && InsideCallback();
   bool post = false;
   const Intake::StopNote note = intake_.Stop(mode, *context_, *this, &post);
-  if (post) context_->mailbox.Push(this);
+  if (post) Push();
   StopReport report;
   report.connections = note.was_open ? 1 : 0;
   if (would_deadlock) report.error = Errc::kWouldDeadlock;
   if (waits && !would_deadlock && note.serves) {
-    intake_.WaitForEnd();
+    WaitForEnd();
     report = FinalReport();
     if (report.connections == 0) report = {};  // it had ended before any stop
   }
@@ -117,7 +124,7 @@ std::error_code ConnImpl::DialAndServe(std::string_view) {
 }
 
 void ConnImpl::Pause(bool pause) {
-  if (intake_.Pause(pause, *this)) context_->mailbox.Push(this);
+  if (intake_.Pause(pause, *this)) Push();
 }
 
 ConnStats ConnImpl::Stats() const {
@@ -126,9 +133,9 @@ ConnStats ConnImpl::Stats() const {
   stats.received_bytes = in_.received_bytes();
   stats.received_packets = in_.received_packets();
   // In its own turn: what has gathered was accepted, too.
-  if (EventLoop::IsCurrent(context_->mailbox) && worker().turn().IsOf(this)) {
-    stats.accepted_bytes += worker().turn().gathered().size();
-    stats.accepted_sends += worker().turn().gathered_sends();
+  if (EventLoop::IsCurrent(context_->mailbox) && service().turn().IsOf(this)) {
+    stats.accepted_bytes += service().turn().gathered().size();
+    stats.accepted_sends += service().turn().gathered_sends();
   }
   return stats;
 }
@@ -137,15 +144,61 @@ std::string ConnImpl::ToString() const {
   return LocalAddress().ToString() + (accepted() ? " <- " : " -> ") + RemoteAddress().ToString();
 }
 
+std::error_code ConnImpl::Post(Task task) {
+  bool post = false;
+  const std::error_code error = intake_.Post(std::move(task), *this, &post);
+  if (post) Push();
+  return error;
+}
+
+Loop ConnImpl::loop() const { return LoopAccess::Make(context_->loop); }
+
 void ConnImpl::Post() {
-  if (ClaimPost()) context_->mailbox.Push(this);
+  if (ClaimPost()) Push();
+}
+
+void ConnImpl::Push() {
+  if (EventLoop::IsCurrent(context_->mailbox)) {
+    service().loop().PushLocally(this);
+  } else {
+    context_->mailbox.Push(this);
+  }
+}
+
+void ConnImpl::WaitForEnd() const {
+  const std::shared_ptr<Group> group = context_->loop->group.lock();
+  while (group != nullptr && group->IsTurnedHere() && !intake_.has_ended()) {
+    if (group->RunOnce(std::chrono::seconds(1))) break;
+  }
+  intake_.WaitForEnd();
+}
+
+// ---- Any callback on its loop.
+
+void ConnImpl::SetTimer(std::chrono::milliseconds delay) {
+  if (!EventLoop::IsCurrent(context_->mailbox) || !fd_.valid() || phase_ != Phase::kServing) {
+    return;
+  }
+  EventLoop& loop = service().loop();
+  if (delay.count() <= 0) {
+    timer_due_ = loop.iteration_began();
+    Post();
+  } else {
+    constexpr std::chrono::milliseconds kLongest = std::chrono::years(100);
+    timer_due_ = loop.iteration_began() + std::min(delay, kLongest);
+    loop.ArmNoLaterThan(this, timer_due_);
+  }
+}
+
+void ConnImpl::CancelTimer() {
+  if (EventLoop::IsCurrent(context_->mailbox)) timer_due_ = Deadlines::kNever;
 }
 
 // ---- The loop's thread: begin and end.
 
 std::error_code ConnImpl::Begin(UniqueFd fd, ConnectionEnds ends, EventType first) {
   fd_ = std::move(fd);
-  if (const std::error_code error = worker().loop().Watch(this, EPOLLIN)) {
+  if (const std::error_code error = service().loop().Watch(this, EPOLLIN)) {
     fd_.Reset();
     return error;
   }
@@ -162,7 +215,7 @@ std::error_code ConnImpl::Begin(UniqueFd fd, ConnectionEnds ends, EventType firs
   return {};
 }
 
-void ConnImpl::StopFromServer(Stops stops) {
+void ConnImpl::StopByService(Stops stops) {
   if (phase_ == Phase::kClosed) return;
   intake_.NoteStops(stops);
   Visit(kWasPosted);
@@ -175,16 +228,26 @@ void ConnImpl::Abort(std::error_code error) {
   FinishTurn(turn);
 }
 
-void ConnImpl::CloseUnopened(std::error_code error) {
-  intake_.Close({.reason = CloseReason::kConnectFailed, .error = error}, out_.queue(),
-                out_.account(), context_->pool);
+bool ConnImpl::CloseUnopened(std::error_code error) {
+  if (!intake_.CloseUnopened(error, out_.queue(), out_.account(), context_->pool)) return false;
   EnterPhase(Phase::kClosed);
   out_.Clear(context_->pool);
+  return true;
+}
+
+bool ConnImpl::BeginDial() {
+  if (!intake_.BeginDial(*this)) return false;
+  Push();
+  return true;
+}
+
+void ConnImpl::PostDial() {
+  if (intake_.ClaimPost(*this)) Push();
 }
 
 // In this order, whatever ends the connection; docs/design.md says why.
 void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
-  EventLoop& loop = worker().loop();
+  EventLoop& loop = service().loop();
   const Stops stops = intake_.stops();
   EnterPhase(Phase::kClosed);
   out_.CountGathered(turn);
@@ -213,21 +276,26 @@ void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
                    std::string(xtcp::ToString(reason)).c_str());
 
   // Its place is free before the application hears of it: a newcomer may take it at once.
-  worker().owner().ConnectionEnded(report);
+  service().ConnectionEnded(report);
   turn.Call([&](Handler& handler) { handler.OnEvent(EventType::kClosed, turn.self(), nullptr); });
-  user_data_.reset();
-  if (accepted()) ReleaseWaiters();
+  DropUserData();
+  if (ends_with_closed()) ReleaseWaiters();
   // Once the state is closed nobody posts any more; a post that was claimed before is waited for.
   if (!posted()) loop.Retire(this);
 }
 
-void ConnImpl::HandleRetired() { worker().Erase(*this); }
+void ConnImpl::DropUserData() {
+  intake_.TakeTasks(std::numeric_limits<std::size_t>::max());
+  user_data_.reset();
+}
+
+void ConnImpl::HandleRetired() { service().ConnectionGone(*this); }
 
 // ---- The loop's thread: turns.
 
 void ConnImpl::HandlePosted() {
   if (phase_ == Phase::kClosed) {
-    worker().loop().Retire(this);
+    service().loop().Retire(this);
     return;
   }
   Visit(kWasPosted | std::exchange(deferred_, std::uint8_t{0}));
@@ -237,7 +305,7 @@ void ConnImpl::HandlePosted() {
 // left over, so does what epoll reports, for the post that delivers them: it comes after the events
 // of connections that did not have as much.
 void ConnImpl::Visit(std::uint32_t reasons) {
-  const bool had_its_turn = last_iteration_ == worker().loop().iteration();
+  const bool had_its_turn = last_iteration_ == service().loop().iteration();
   const bool turn_will_come = (reasons & kWasPosted) == 0 && in_.has_backlog() && posted();
   if (had_its_turn || turn_will_come) {
     deferred_ = static_cast<std::uint8_t>(deferred_ | reasons);
@@ -265,6 +333,7 @@ void ConnImpl::TakeTurn(std::uint32_t reasons) {
       turn.DoomBySocket(out_.error());
     }
   }
+  if ((reasons & (kTimerDue | kWasPosted)) != 0) RunTimer(turn);
   if (input) HandleInput(turn, reasons);
   if (overdue) {
     out_.Flush(turn, intake_, deadlines_);
@@ -275,18 +344,19 @@ void ConnImpl::TakeTurn(std::uint32_t reasons) {
 }
 
 Turn& ConnImpl::BeginTurn() {
-  Turn& turn = worker().turn();
-  turn.Begin(this, worker().PtrOf(*this), fd_.get(), worker().service());
+  Turn& turn = service().turn();
+  turn.Begin(this, service().PtrOf(index_), fd_.get(), service().service());
   if (starved_) turn.Rest();
   if (phase_ != Phase::kServing) turn.WantTimes();
   out_.BeginTurn(turn);
-  last_iteration_ = worker().loop().iteration();
+  last_iteration_ = service().loop().iteration();
   return turn;
 }
 
 void ConnImpl::FinishTurn(Turn& turn) {
   const AtScopeEnd leave([&turn] { turn.Leave(); });
   if (phase_ == Phase::kClosed) return;
+  if (intake_.has_tasks()) RunTasks(turn);
   out_.Flush(turn, intake_, deadlines_);
   if (out_.error() != 0) HandleBrokenOutput(turn);
   if (phase_ == Phase::kServing && out_.OfferSendReady(turn, intake_, *context_, deadlines_)) {
@@ -302,6 +372,33 @@ void ConnImpl::FinishTurn(Turn& turn) {
   if (in_.has_backlog() && intake_.MayDeliver()) Post();
   if (out_.error() != 0 && !starved_) Post();
   ScheduleTimer();
+}
+
+// ---- Tasks and the application's timer.
+
+template <typename Function>
+void ConnImpl::CallAside(Turn& turn, const Function& function) {
+  const bool timed = turn.service().has_deadlines;
+  const auto before = timed ? sys::Now() : Deadlines::Time{0};
+  turn.Call(function);
+  if (timed) deadlines_.NoteAside(sys::Now() - before);
+}
+
+void ConnImpl::RunTasks(Turn& turn) {
+  TaskChain tasks = intake_.TakeTasks(kTasksPerTurn);
+  while (!tasks.empty() && !turn.doomed()) {
+    const std::unique_ptr<TaskChain::Node> node = tasks.TakeFirst();
+    CallAside(turn, [&](Handler&) { node->task(); });
+  }
+  if (intake_.has_tasks()) Post();
+}
+
+void ConnImpl::RunTimer(Turn& turn) {
+  if (timer_due_ == Deadlines::kNever || timer_due_ > sys::Now()) return;
+  timer_due_ = Deadlines::kNever;
+  if (phase_ != Phase::kServing || intake_.stop_asked()) return;
+  context_->loop->timers.CountRun();
+  CallAside(turn, [&](Handler& handler) { handler.OnTimer(turn.self()); });
 }
 
 // ---- Input, and what it leads to.
@@ -322,7 +419,7 @@ void ConnImpl::HandleInput(Turn& turn, std::uint32_t events) {
     // A Unix peer that wrote and closed. Hang-up cannot be masked (epoll_ctl(2)): it would wake the
     // loop for ever. So the socket leaves the poller until it is read again.
     parked_ = true;
-    worker().loop().Unwatch(this);
+    service().loop().Unwatch(this);
   }
 }
 
@@ -382,6 +479,7 @@ void ConnImpl::NoteStarvation(Turn& turn) {
 void ConnImpl::EnterPhase(Phase to) {
   XTCP_DCHECK(MayFollow(phase_, to), "a connection's phase makes a move that it may not");
   phase_ = to;
+  timer_due_ = Deadlines::kNever;  // it serves no more
 }
 
 bool ConnImpl::AdvancePhase(Turn& turn) {
@@ -417,7 +515,7 @@ bool ConnImpl::AdvancePhase(Turn& turn) {
 void ConnImpl::BeginGracefulStop() {
   EnterPhase(Phase::kStopping);
   in_.Clear(context_->pool);
-  deadlines_.BeginLinger(sys::Now() + worker().service().options->linger_timeout);
+  deadlines_.BeginLinger(sys::Now() + service().service().options->linger_timeout);
 }
 
 bool ConnImpl::UpdateInterest(Turn& turn) {
@@ -432,7 +530,7 @@ bool ConnImpl::UpdateInterest(Turn& turn) {
   }
   // A parked socket stays out, unless there is something to read or to write again.
   if (parked_ && events == 0) return true;
-  const std::error_code error = worker().loop().Rewatch(this, events);
+  const std::error_code error = service().loop().Rewatch(this, events);
   if (error) Close(turn, CloseReason::kSystemError, error);
   return !error;
 }
@@ -456,14 +554,15 @@ void ConnImpl::FollowPause() {
 }
 
 Deadlines::Due ConnImpl::NextDue() const {
-  return deadlines_.Next(*worker().service().options, phase_, out_.has_queue());
+  return deadlines_.Next(*service().service().options, phase_, out_.has_queue());
 }
 
 void ConnImpl::ScheduleTimer() {
-  if (phase_ == Phase::kServing && !worker().service().has_deadlines && !starved_) return;
-  Deadlines::Time due = NextDue().at;
+  const bool timed = service().service().has_deadlines || starved_;
+  if (phase_ == Phase::kServing && !timed && timer_due_ == Deadlines::kNever) return;
+  Deadlines::Time due = std::min(NextDue().at, timer_due_);
   if (starved_) due = std::min<Deadlines::Time>(due, sys::Now() + kStarvedPause);
-  if (due != Deadlines::kNever) worker().loop().ArmNoLaterThan(this, due);
+  if (due != Deadlines::kNever) service().loop().ArmNoLaterThan(this, due);
 }
 
 void ConnImpl::CheckDeadlines(Turn& turn) {

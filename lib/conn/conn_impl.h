@@ -19,15 +19,15 @@
 #include "conn/intake.h"
 #include "conn/outbound.h"
 #include "conn/phase.h"
-#include "conn/turn.h"
+#include "loop/turn.h"
 #include "reactor/channel.h"
 #include "socket/socket_address.h"
 
 namespace xtcp::internal {
 
-class Worker;
+class ServiceLoop;
 
-// One connection's life, served on its worker's thread. It ties the parts together, and none of them
+// One connection's life, served on its loop's thread. It ties the parts together, and none of them
 // knows the whole:
 //
 //          any thread        │        loop thread, in turns
@@ -60,15 +60,19 @@ class ConnImpl : public Conn, public Channel {
   std::any& UserData() override { return user_data_; }
   int Descriptor() const override { return fd_.get(); }
   std::string ToString() const override;
+  std::error_code Post(Task task) override;
+  void SetTimer(std::chrono::milliseconds delay) override;
+  void CancelTimer() override;
+  Loop loop() const override;
 
-  // The rest is for the worker, on its loop's thread.
+  // The rest is for its service, on its loop's thread.
 
   // Begins to serve: registers the socket and delivers the first event. With an error nothing has
   // happened, and the connection is to be dropped.
   std::error_code Begin(UniqueFd fd, ConnectionEnds ends, EventType first);
 
-  // The server's stops reach this connection.
-  void StopFromServer(Stops stops);
+  // The stops of its service or its group reach this connection.
+  void StopByService(Stops stops);
 
   // Ends at once, for a loop that is broken.
   void Abort(std::error_code error);
@@ -79,9 +83,9 @@ class ConnImpl : public Conn, public Channel {
   // What a stop's report says of this connection, at its end.
   StopReport FinalReport() const { return intake_.Ending(out_.account()); }
 
-  // Its place in the worker's table.
-  std::uint32_t worker_index() const { return worker_index_; }
-  void set_worker_index(std::uint32_t index) { worker_index_ = index; }
+  // Its place among the handles of its service on this loop.
+  std::uint32_t index() const { return index_; }
+  void set_index(std::uint32_t index) { index_ = index; }
 
  protected:
   // Channel.
@@ -96,11 +100,29 @@ class ConnImpl : public Conn, public Channel {
   // For a connection that is being dialled.
   bool StopWasAsked() const { return intake_.stop_asked(); }
   bool EnterState(SendState from, SendState to) { return intake_.Enter(from, to); }
-  // The dial has failed.
-  void CloseUnopened(std::error_code error);
+  // The dial has failed; false: it has ended before.
+  bool CloseUnopened(std::error_code error);
+  // As `Intake` says; they push.
+  bool BeginDial();
+  void PostDial();
+  bool is_closed() const { return phase_ == Phase::kClosed; }
   // Before `Begin`: the peer has reset the connection already. What arrived before is delivered.
   void NoteReset(int error) { out_.Break(error); }
   virtual bool accepted() const { return true; }
+
+  // Whether waiters are released when kClosed has returned; a connection with a loop of its own waits
+  // for that loop's end.
+  virtual bool ends_with_closed() const { return true; }
+
+  // Waits until `ReleaseWaiters`.
+  void WaitForEnd() const;
+
+  // Destroys what the application has left with the connection. Inside a callback scope.
+  void DropUserData();
+
+  // Makes the loop visit this connection.
+  void Post();
+  void Push();
 
  private:
   // Why a turn is taken: what epoll reported (EPOLLIN, …), and these.
@@ -113,9 +135,6 @@ class ConnImpl : public Conn, public Channel {
   std::error_code SendSlowly(std::span<const std::byte> bytes);
   std::error_code SendOnLoop(std::span<const std::byte> bytes);
 
-  // Makes the loop visit this connection.
-  void Post();
-
   // ---- Loop thread only.
 
   // Takes a turn now, or leaves it to the post that will come.
@@ -126,6 +145,12 @@ class ConnImpl : public Conn, public Channel {
   // Carries out what the turn's callbacks and system calls have led to. Each step may end the
   // connection.
   void FinishTurn(Turn& turn);
+
+  // Calls the application without there being traffic: the time that it takes is not the peer's silence.
+  template <typename Function>
+  void CallAside(Turn& turn, const Function& function);
+  void RunTasks(Turn& turn);
+  void RunTimer(Turn& turn);
 
   // What came in: as the phase says, read and delivered, discarded, or left.
   void HandleInput(Turn& turn, std::uint32_t events);
@@ -153,7 +178,7 @@ class ConnImpl : public Conn, public Channel {
   void CheckDeadlines(Turn& turn);
   Deadlines::Due NextDue() const;
 
-  Worker& worker() const { return *context_->worker; }
+  ServiceLoop& service() const { return *context_->service; }
 
   // Constant after construction.
   const std::shared_ptr<ConnContext> context_;
@@ -171,13 +196,14 @@ class ConnImpl : public Conn, public Channel {
   bool parked_ = false;             // paused and hung up: out of the poller
   bool fin_seen_ = false;           // the peer's end of stream was read
   bool fin_sent_ = false;
-  std::uint32_t worker_index_ = 0;
+  Deadlines::Time timer_due_ = Deadlines::kNever;  // of the application's
+  std::uint32_t index_ = 0;
   std::uint32_t last_iteration_ = 0;  // of the loop, in which the last turn was
 
   Intake intake_;
 };
 
 // Thousands of them are idle. decisions/0026 says what the bytes are for.
-static_assert(sizeof(void*) != 8 || sizeof(ConnImpl) <= 320);
+static_assert(sizeof(void*) != 8 || sizeof(ConnImpl) <= 336);
 
 }  // namespace xtcp::internal

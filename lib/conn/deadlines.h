@@ -38,6 +38,11 @@ class Deadlines {
   // callbacks took is not the peer's silence.
   void NoteActivity(Time now) { active_at_ = input_clock_stopped_ ? Time{0} : now; }
 
+  // The application was called although there was no traffic, and took so long.
+  void NoteAside(Time took) {
+    if (!input_clock_stopped_) active_at_ += took;
+  }
+
   // The kernel took a byte; or there is something to take from now on; or the peer's end came.
   void NoteOutput(Time now) { output_at_ = now; }
 

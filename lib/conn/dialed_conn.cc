@@ -3,85 +3,325 @@
 #include <xtcp/error.h>
 
 #include <cerrno>
+#include <new>
 #include <utility>
 
 #include "base/callback_scope.h"
+#include "base/log.h"
+#include "base/scope.h"
 #include "base/thread_end.h"
-#include "conn/dialer.h"
+#include "loop/loop_access.h"
 #include "socket/resolve.h"
+#include "sys/syscalls.h"
 #include "types/validate_options.h"
 
 namespace xtcp::internal {
 
-DialedConn::DialedConn(Options options)
-    : ConnImpl(std::make_shared<ConnContext>(options.protocol, options.send_buffer_limit),
+// The addresses of a dial, on their way from a thread of `Names`, or from the one that dials, to the
+// connection's loop.
+class DialedConn::NameLookUp final : public LookUp {
+ public:
+  NameLookUp(std::string address, std::weak_ptr<DialedConn> conn)
+      : LookUp(std::move(address)), conn_(std::move(conn)) {}
+
+  void Done(Resolution resolution) noexcept override {
+    Set(std::move(resolution));
+    if (const std::shared_ptr<DialedConn> conn = conn_.lock()) conn->PostDial();
+  }
+  void Set(Resolution resolution) {
+    resolution_ = std::move(resolution);
+    done_.store(true, std::memory_order_release);
+  }
+
+  bool done() const { return done_.load(std::memory_order_acquire); }
+  Resolution& resolution() { return resolution_; }
+
+ private:
+  const std::weak_ptr<DialedConn> conn_;
+  Resolution resolution_;
+  std::atomic<bool> done_{false};
+};
+
+DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& group, std::size_t loop,
+                       bool own)
+    : DialedOptions{std::move(with)},
+      ConnImpl(std::make_shared<ConnContext>(group->core(loop).shared_context(), options.protocol,
+                                             options.send_buffer_limit),
                SendState::kNew),
-      options_(std::move(options)) {}
+      ServiceLoop(group->core(loop), options, ConnImpl::shared_context()),
+      own_group_(own ? group : nullptr),
+      owns_group_(own) {}
+
+DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& unused, Errc refusal)
+    : DialedOptions{std::move(with)},
+      ConnImpl(std::make_shared<ConnContext>(unused->core(0).shared_context(), options.protocol,
+                                             options.send_buffer_limit),
+               SendState::kNew),
+      ServiceLoop(unused->core(0), options, ConnImpl::shared_context()),
+      own_group_(unused),
+      owns_group_(true),
+      refusal_(refusal) {}
+
+// ---- Any thread.
+
+std::error_code DialedConn::Dial(std::string_view address) {
+  if (refusal_) return refusal_;
+  if (owns_group_) return Errc::kNoLoop;
+  const CancellationOff off;
+  const std::shared_ptr<DialedConn> keep = shared_from_this();
+  Resolution resolution = ParseForDial(address);
+  if (resolution.error) return resolution.error;
+  if (!EnterState(SendState::kNew, SendState::kResolving)) return Errc::kAlreadyUsed;
+  const std::shared_ptr<Group> group = this->group();
+  if (StopWasAsked() || group == nullptr) return Refuse(Errc::kStopped);
+  dialled_at_ = sys::Now();
+  const bool is_name = resolution.is_name;
+  try {
+    MakeDialer();
+    look_up_ = std::make_shared<NameLookUp>(std::string(address), weak_from_this());
+  } catch (const std::bad_alloc&) {
+    return Refuse(Errc::kNoMemory);
+  }
+  if (!is_name) look_up_->Set(std::move(resolution));
+  self_ = keep;
+  std::error_code error;
+  if (group->Attach(*this) == Group::Attached::kRefused) error = Errc::kStopped;
+  if (!error && is_name) error = group->names().Begin(look_up_);
+  // From here on the loop has it.
+  if (!error && BeginDial()) return {};
+  group->Detach(*this);
+  return Refuse(error ? error : Errc::kStopped);
+}
+
+void DialedConn::MakeDialer() {
+  Dialer::Owner& owner = *this;
+  dialer_ = std::make_unique<Dialer>(owner, ServiceLoop::loop(), options);
+}
+
+std::error_code DialedConn::Refuse(std::error_code error) {
+  // A stop may have ended it already, where no loop ever ran.
+  if (!CloseUnopened(error)) return Errc::kStopped;
+  result_ = error;
+  LetGo();
+  return error;
+}
 
 std::error_code DialedConn::DialAndServe(std::string_view address) {
   if (InsideCallback()) return Errc::kWouldDeadlock;
+  if (refusal_) return refusal_;
   const std::shared_ptr<DialedConn> keep = shared_from_this();
+  if (owns_group_) return DialOnOwnLoop(address);
+  if (const std::error_code error = Dial(address)) return error;
+  WaitForEnd();
+  return result_;
+}
+
+StopReport DialedConn::Stop(StopMode mode) {
+  const std::shared_ptr<Group> group = owns_group_ ? nullptr : this->group();
+  if (group == nullptr || !group->DetachIdle(*this)) return ConnImpl::Stop(mode);
+  EndIdle();
+  return {};
+}
+
+void DialedConn::EndIdle() {
+  if (owns_group_) return;  // it ends when its group looks into the mailbox for the last time
+  if (!CloseUnopened(Errc::kStopped)) return;
+  result_ = Errc::kStopped;
+  over_ = true;
+  LetGoIfOver();
+}
+
+// ---- With a loop of its own, on the thread that dials.
+
+std::error_code DialedConn::DialOnOwnLoop(std::string_view address) {
   if (!EnterState(SendState::kNew, SendState::kResolving)) return Errc::kAlreadyUsed;
-  try {
-    const std::error_code error = Dial(address);
-    End(error);
-    return error;
-  } catch (const ForcedUnwind&) {
-    End(established_ ? std::error_code{} : std::error_code{ECANCELED, std::system_category()});
-    throw;
-  }
-}
-
-void DialedConn::End(std::error_code error) {
-  const CancellationOff off;
-  worker_ = nullptr;
-  dialer_ = nullptr;
-  if (error) CloseUnopened(error);
-  {
-    // What the application gave goes on this thread, and must not wait for it.
-    CallbackScope scope;
-    UserData().reset();
-    options_.handler.reset();
-  }
-  ReleaseWaiters();
-}
-
-std::error_code DialedConn::Dial(std::string_view address) {
-  if (StopWasAsked()) return Errc::kStopped;
-  const Resolution resolution = [&] {
+  // Whatever becomes of it, and of this thread: those who wait are released when all is closed.
+  const AtScopeEnd released([this] { ReleaseWaiters(); });
+  const std::shared_ptr<Group> group = std::move(own_group_);
+  if (StopWasAsked()) return Refuse(Errc::kStopped);
+  Resolution resolution = [&] {
     const CancellationOff off;
     return ResolveForDial(address);
   }();
-  EnterState(SendState::kResolving, SendState::kDialing);
-  if (StopWasAsked()) return Errc::kStopped;
-  if (resolution.error) return resolution.error;
-
-  Worker worker(*this, options_, shared_context(), 1);
-  if (const std::error_code error = worker.Open()) return error;
-  Dialer dialer(*this, worker, options_, resolution.addresses);
-  worker_ = &worker;
-  dialer_ = &dialer;
-  dialer.Begin();
-  const std::error_code broken = worker.Run();
-  // A loop that broke before the connection was established.
-  return dialer_ != nullptr ? broken : dialer.result();
+  if (resolution.error == Errc::kBadAddress) return Refuse(resolution.error);
+  try {
+    MakeDialer();
+    look_up_ = std::make_shared<NameLookUp>(std::string(), weak_from_this());
+  } catch (const std::bad_alloc&) {
+    return Refuse(Errc::kNoMemory);
+  }
+  look_up_->Set(std::move(resolution));
+  return ServeOnOwnLoop(group);
 }
+
+std::error_code DialedConn::ServeOnOwnLoop(const std::shared_ptr<Group>& group) {
+  self_ = shared_from_this();
+  static_cast<void>(group->Attach(*this));
+  EnterState(SendState::kResolving, SendState::kDialing);
+  ConnImpl::Post();
+  static_cast<void>(group->Run());
+  return result_;
+}
+
+// ---- On the loop: the dial.
 
 void DialedConn::HandlePosted() {
   if (established_) {
     ConnImpl::HandlePosted();
-  } else if (dialer_ != nullptr && StopWasAsked()) {
-    dialer_->Cancel();
+  } else if (is_closed()) {
+    LetGoIfOver();
+  } else {
+    if (!begun_) BeginOnLoop();
+    if (!is_closed()) GoOn();
   }
+}
+
+void DialedConn::BeginOnLoop() {
+  core().Attach(*this);
+  begun_ = true;
+  int timers = 0;
+  try {
+    for (; timers < kTimers; ++timers) ServiceLoop::loop().AddTimer();
+  } catch (const std::bad_alloc&) {
+    for (; timers > 0; --timers) ServiceLoop::loop().RemoveTimer();
+    has_timers_ = false;
+    DialFailed(Errc::kNoMemory);
+    return;
+  }
+  has_timers_ = true;
+  dialer_->StartClock(owns_group_ ? sys::Now() : dialled_at_);
+}
+
+void DialedConn::GoOn() {
+  if (DialIsStopped()) {
+    const std::error_code error = owns_group_ ? group()->error() : std::error_code{};
+    DialFailed(error ? error : Errc::kStopped);
+  } else if (look_up_ != nullptr && look_up_->done()) {
+    Resolution resolution = std::move(look_up_->resolution());
+    look_up_.reset();
+    if (resolution.error) {
+      DialFailed(resolution.error);
+    } else {
+      dialer_->Begin(std::move(resolution.addresses));
+    }
+  }
+}
+
+bool DialedConn::DialIsStopped() const { return StopWasAsked() || ConnImpl::context().stopping(); }
+
+void DialedConn::DialSucceeded(ConnectedSocket socket, int reset) {
+  dialer_->Retire();
+  if (reset != 0) NoteReset(reset);
+  SetHandles(&self_);
+  LoopContext& loop = *ConnImpl::context().loop;
+  const std::shared_ptr<Group> group = this->group();
+  group->ConnectionBegan();
+  loop.connections.store(loop.connections.load(std::memory_order_relaxed) + 1,
+                         std::memory_order_relaxed);
+  established_ = true;
+  if (observer_ != nullptr) observer_->ConnectionBegins(self_);
+  const std::error_code error =
+      Begin(std::move(socket.fd), std::move(socket.ends), EventType::kConnected);
+  if (!error) return;
+  established_ = false;
+  ConnectionEnded({});
+  DialFailed(error);
+}
+
+void DialedConn::DialFailed(std::error_code error) {
+  if (dialer_ != nullptr && begun_) dialer_->Retire();
+  if (!CloseUnopened(error)) return;
+  result_ = error;
+  try {
+    options.handler->OnDialFailed(self_ != nullptr ? self_ : shared_from_this(), error);
+  } catch (const ForcedUnwind&) {
+    throw;
+  } catch (...) {
+    LogUserExceptionOf(*this);
+  }
+  over_ = true;
+}
+
+void DialedConn::DialerGone() {
+  dialer_.reset();
+  LetGoIfOver();
+}
+
+// ---- On the loop: the end.
+
+void DialedConn::StopByGroup(Stops stops) {
+  if (established_) {
+    StopByService(stops);
+  } else if (!is_closed()) {
+    DialFailed(Errc::kStopped);
+  }
+}
+
+void DialedConn::Abort(std::error_code error) {
+  if (established_) {
+    ConnImpl::Abort(error);
+  } else if (!is_closed()) {
+    DialFailed(error);
+  }
+}
+
+void DialedConn::ConnectionEnded(const StopReport& report) {
+  LoopContext& loop = *ConnImpl::context().loop;
+  loop.connections.store(loop.connections.load(std::memory_order_relaxed) - 1,
+                         std::memory_order_relaxed);
+  group()->ConnectionEnded(report);
+  if (observer_ != nullptr) observer_->ConnectionEnds(self_);
+}
+
+void DialedConn::LetGoIfOver() {
+  if (established_ ? !is_closed() : !over_) return;
+  if (!posted() && (dialer_ == nullptr || !begun_)) LetGo();
+}
+
+void DialedConn::LetGo() {
+  const std::shared_ptr<Group> group = this->group();
+  if (begun_) {
+    core().Detach(*this);
+    for (int i = 0; has_timers_ && i < kTimers; ++i) ServiceLoop::loop().RemoveTimer();
+  }
+  {
+    // What the application gave must not wait for this thread.
+    const CallbackScope scope;
+    DropUserData();
+    options.handler.reset();
+    dialer_.reset();
+  }
+  const ConnPtr self = std::move(self_);
+  const std::shared_ptr<DialObserver> observer = std::move(observer_);
+  if (observer != nullptr) observer->ConnectionOver(Stats());
+  if (!owns_group_) ReleaseWaiters();
+  if (group == nullptr) return;
+  group->Detach(*this);
+  if (owns_group_) group->Stop(StopMode::kImmediately);
 }
 
 }  // namespace xtcp::internal
 
 namespace xtcp {
 
+using internal::DialedConn;
+using internal::Group;
+using internal::LoopAccess;
+
 ConnPtr NewConn(Options options) {
   internal::ValidateOptions(options);
-  return std::make_shared<internal::DialedConn>(std::move(options));
+  return std::make_shared<DialedConn>(std::move(options), Group::Make(1), 0, true);
+}
+
+ConnPtr NewConn(Options options, Loop loop) {
+  internal::ValidateOptions(options);
+  const auto& context = LoopAccess::ContextOf(loop);
+  const std::shared_ptr<Group> group = context == nullptr ? nullptr : context->group.lock();
+  if (group == nullptr) {
+    return std::make_shared<DialedConn>(std::move(options), Group::Make(1),
+                                        context == nullptr ? Errc::kNoLoop : Errc::kStopped);
+  }
+  return std::make_shared<DialedConn>(std::move(options), group, context->index, false);
 }
 
 }  // namespace xtcp

@@ -1,43 +1,131 @@
 #pragma once
 
+#include <xtcp/error.h>
 #include <xtcp/options.h>
 
+#include <atomic>
+#include <cstddef>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include "conn/conn_impl.h"
-#include "conn/worker.h"
+#include "conn/dialer.h"
+#include "conn/service_loop.h"
+#include "loop/group.h"
+#include "loop/names.h"
 
 namespace xtcp::internal {
 
-class Dialer;
-
-// A connection made by `NewConn`: it brings its own loop, which runs on the thread that calls
-// `DialAndServe`.
-class DialedConn final : public ConnImpl,
-                         public std::enable_shared_from_this<DialedConn>,
-                         private WorkerOwner {
+// Who wants to know what becomes of a dialled connection, beside its handler: a redialer. Called on the
+// connection's loop.
+class DialObserver {
  public:
-  explicit DialedConn(Options options);
+  // Before kConnected.
+  virtual void ConnectionBegins(const ConnPtr& conn) = 0;
 
+  // Before kClosed; nothing more follows but `ConnectionOver`.
+  virtual void ConnectionEnds(const ConnPtr& conn) = 0;
+
+  // After kClosed or OnDialFailed. `stopped`: a stop ended it.
+  virtual void ConnectionOver(const ConnStats& stats) = 0;
+
+ protected:
+  ~DialObserver() = default;
+};
+
+// Before the bases that want to see them.
+struct DialedOptions {
+  Options options;
+};
+
+// A connection made by `NewConn`: a service of its own, with one connection. It lives on a loop of a
+// group that others share; or brings a group of one, which runs on the thread that calls `DialAndServe`.
+//
+//   Dial ─► (look up the name) ─► on the loop: Dialer ─► kConnected … kClosed ──┬─► LetGo
+//                                                  └───► OnDialFailed ──────────┘
+class DialedConn final : private DialedOptions,
+                         public ConnImpl,
+                         public std::enable_shared_from_this<DialedConn>,
+                         private ServiceLoop,
+                         private Member,
+                         private Dialer::Owner {
+ public:
+  // `options` are valid. On a loop of `group`; with `own` nobody but this connection uses it.
+  DialedConn(Options options, const std::shared_ptr<Group>& group, std::size_t loop, bool own);
+
+  // One that cannot be dialled: `Dial` and `DialAndServe` give `refusal`.
+  DialedConn(Options options, const std::shared_ptr<Group>& unused, Errc refusal);
+
+  std::error_code Dial(std::string_view address) override;
   std::error_code DialAndServe(std::string_view address) override;
+  StopReport Stop(StopMode mode) override;
+
+  // Before the dial.
+  void SetObserver(std::shared_ptr<DialObserver> observer) { observer_ = std::move(observer); }
 
  private:
-  friend class Dialer;
+  class NameLookUp;
 
   bool accepted() const override { return false; }
+  bool ends_with_closed() const override { return false; }
   void HandlePosted() override;
 
-  void ConnectionEnded(const StopReport&) override { worker_->RequestQuit(); }
+  // ServiceLoop.
+  void StopByGroup(Stops stops) override;
+  void Abort(std::error_code error) override;
+  void ConnectionEnded(const StopReport& report) override;
+  void ConnectionGone(ConnImpl&) override { LetGoIfOver(); }
 
-  std::error_code Dial(std::string_view address);
-  void End(std::error_code error);
+  // Member.
+  void GroupRuns() override {}
+  void EndIdle() override;
 
-  Options options_;
-  Worker* worker_ = nullptr;  // while dialling and serving; own thread only
-  Dialer* dialer_ = nullptr;  // while dialling; own thread only
-  bool established_ = false;  // served, or was; own thread only
+  // Dialer::Owner.
+  bool DialIsStopped() const override;
+  void DialSucceeded(ConnectedSocket socket, int reset) override;
+  void DialFailed(std::error_code error) override;
+  void DialerGone() override;
+
+  static constexpr int kTimers = 2;
+
+  std::shared_ptr<Group> group() const { return ConnImpl::context().loop->group.lock(); }
+
+  // The dial is refused, or was stopped where no loop ever ran: no callback follows. The first such end
+  // counts.
+  std::error_code Refuse(std::error_code error);
+
+  std::error_code DialOnOwnLoop(std::string_view address);
+  std::error_code ServeOnOwnLoop(const std::shared_ptr<Group>& group);
+
+  void MakeDialer();
+
+  // On the loop: begins the dial; goes on when a name has been looked up, or with a stop.
+  void BeginOnLoop();
+  void GoOn();
+
+  // After the last callback, when nothing refers to it any more but handles.
+  void LetGoIfOver();
+  void LetGo();
+
+  std::shared_ptr<Group>
+      own_group_;  // null on a loop that others share; the dialling thread's only
+  const bool owns_group_;
+  const std::error_code refusal_;
+  ConnPtr self_;  // while it is attached to the group
+  std::shared_ptr<DialObserver> observer_;
+
+  // Of the dial. Made before it begins, then the loop's.
+  std::unique_ptr<Dialer> dialer_;
+  std::shared_ptr<NameLookUp> look_up_;
+  std::chrono::nanoseconds dialled_at_{0};
+  bool begun_ = false;        // on the loop
+  bool has_timers_ = false;   // room for its own and the dialer's
+  bool established_ = false;  // served, or was
+  bool over_ = false;         // after OnDialFailed, or where no callback comes
+  std::error_code result_;    // of the dial; read after the end
 };
 
 }  // namespace xtcp::internal

@@ -7,21 +7,18 @@
 #include <new>
 #include <utility>
 
+#include "socket/socket.h"
+#include "sys/syscalls.h"
+
 namespace xtcp::internal {
 
-Dialer::Dialer(DialedConn& conn, Worker& worker, const Options& options,
-               const std::vector<SocketAddress>& addresses)
-    : conn_(conn), worker_(worker), options_(options), addresses_(addresses) {}
-
-void Dialer::Begin() {
-  if (ClaimPost()) worker_.context().mailbox.Push(this);
+void Dialer::StartClock(Time since) {
+  due_ = since + options_.connect_timeout;
+  if (options_.connect_timeout.count() > 0) loop_.Arm(this, due_);
 }
 
-void Dialer::Cancel() { GiveUp(Errc::kStopped); }
-
-void Dialer::HandlePosted() {
-  if (conn_.dialer_ == nullptr) return;  // cancelled in the same turn
-  due_ = sys::Now() + options_.connect_timeout;
+void Dialer::Begin(std::vector<SocketAddress> addresses) {
+  addresses_ = std::move(addresses);
   TryNext();
 }
 
@@ -29,7 +26,7 @@ void Dialer::HandleEvents(std::uint32_t) {
   const ConnectResult result = FinishConnect(fd_.get());
   if (result.outcome == ConnectOutcome::kInProgress) return;
   if (result.outcome == ConnectOutcome::kEstablished) {
-    Establish(addresses_[next_address_ - 1], result.error);
+    Succeed(addresses_[next_address_ - 1], result.error);
     return;
   }
   last_error_ = {result.error, std::system_category()};
@@ -37,6 +34,7 @@ void Dialer::HandleEvents(std::uint32_t) {
   TryNext();
 }
 
+// The share of this address is over; or, without addresses, all of the time.
 void Dialer::HandleTimer() {
   last_error_ = {ETIMEDOUT, std::system_category()};
   Drop();
@@ -45,14 +43,15 @@ void Dialer::HandleTimer() {
 
 void Dialer::TryNext() {
   while (next_address_ < addresses_.size()) {
-    if (conn_.StopWasAsked()) {
-      Cancel();
-      return;
+    if (owner_.DialIsStopped()) {
+      last_error_ = Errc::kStopped;
+      break;
     }
     if (Try(addresses_[next_address_++])) return;
     Drop();
   }
-  GiveUp(last_error_);
+  loop_.Disarm(this);
+  owner_.DialFailed(last_error_);
 }
 
 // Whether the address is under way, or a connection to it is established.
@@ -63,11 +62,11 @@ bool Dialer::Try(const SocketAddress& address) {
   last_error_ = StartConnect(address, tcp, &fd_, &in_progress);
   if (last_error_) return false;
   if (!in_progress) {
-    Establish(address, 0);
+    Succeed(address, 0);
     return true;
   }
   // Edge-triggered: a socket that is writable and yet not connected is not reported for ever.
-  last_error_ = worker_.loop().Watch(this, EPOLLOUT | EPOLLET);
+  last_error_ = loop_.Watch(this, EPOLLOUT | EPOLLET);
   if (last_error_) return false;
   ArmForShare();
   return true;
@@ -78,41 +77,39 @@ void Dialer::ArmForShare() {
   const Time now = sys::Now();
   const auto sharing = static_cast<Time::rep>(addresses_.size() - next_address_ + 1);
   const Time left = due_ > now ? due_ - now : Time{0};
-  worker_.loop().Arm(this, now + left / sharing);
+  loop_.Arm(this, now + left / sharing);
 }
 
-void Dialer::Establish(const SocketAddress& address, int reset) {
-  worker_.loop().Unwatch(this);
-  worker_.loop().Disarm(this);
+void Dialer::Succeed(const SocketAddress& address, int reset) {
+  loop_.Unwatch(this);
+  loop_.Disarm(this);
   std::error_code error;
   try {
     SocketAddress own;
     error = LocalAddressOf(fd_.get(), &own);
     if (!error) {
-      AcceptedSocket socket{std::move(fd_), ConnectionEnds(own, address)};
-      conn_.dialer_ = nullptr;
-      if (reset != 0) conn_.NoteReset(reset);
-      error = worker_.Serve(conn_.shared_from_this(), std::move(socket), EventType::kConnected);
-      conn_.established_ = !error;
+      owner_.DialSucceeded({std::move(fd_), ConnectionEnds(own, address)}, reset);
+      return;
     }
   } catch (const std::bad_alloc&) {
     error = Errc::kNoMemory;
   }
-  if (error) GiveUp(error);
-}
-
-void Dialer::GiveUp(std::error_code error) {
   Drop();
-  conn_.dialer_ = nullptr;
-  result_ = error;
-  worker_.loop().Quit();
+  owner_.DialFailed(error);
 }
 
 void Dialer::Drop() {
   if (!fd_.valid()) return;
-  worker_.loop().Unwatch(this);
-  worker_.loop().Disarm(this);
+  loop_.Unwatch(this);
+  loop_.Disarm(this);
   fd_.Reset();
+}
+
+void Dialer::Retire() {
+  if (std::exchange(retired_, true)) return;
+  Drop();
+  loop_.Disarm(this);
+  loop_.Retire(this);
 }
 
 }  // namespace xtcp::internal

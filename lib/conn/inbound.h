@@ -8,7 +8,7 @@
 #include "buffer/inbound_buffer.h"
 #include "conn/deadlines.h"
 #include "conn/intake.h"
-#include "conn/turn.h"
+#include "loop/turn.h"
 
 namespace xtcp::internal {
 

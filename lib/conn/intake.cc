@@ -2,6 +2,8 @@
 
 #include <xtcp/error.h>
 
+#include <memory>
+#include <new>
 #include <utility>
 
 #include "base/check.h"
@@ -109,8 +111,8 @@ Intake::StopNote Intake::Stop(StopMode mode, const ConnContext& context, Channel
   const SendState state = state_.load();
   note.serves = state > SendState::kResolving;
   if (state != SendState::kClosed) {
-    // The server's stops came first, though the loop has not seen them yet.
-    NoteStopsLocked(Add(stops() | context.stops.load(), mode));
+    // Those of its service came first, though the loop has not seen them yet.
+    NoteStopsLocked(Add(stops() | context.all_stops(), mode));
     *post = note.serves && channel.ClaimPost();
   }
   note.was_open = found_open_;
@@ -137,6 +139,30 @@ bool Intake::Pause(bool pause, Channel& channel) {
   if (after == before || state_.load() == SendState::kClosed) return false;
   signals_.store(after);
   return state_.load() > SendState::kResolving && channel.ClaimPost();
+}
+
+std::error_code Intake::Post(Task task, Channel& channel, bool* post) {
+  std::unique_ptr<TaskChain::Node> node;
+  try {
+    node = std::make_unique<TaskChain::Node>(std::move(task));
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  MutexLock lock(mu_);
+  if (state_.load() == SendState::kClosed) return Errc::kClosed;
+  const bool first = tasks_.empty();
+  tasks_.Append(std::move(node));
+  has_tasks_.store(true, std::memory_order_relaxed);
+  // Before the first event nothing runs; the first turn looks.
+  *post = first && state_.load() >= SendState::kOpen && channel.ClaimPost();
+  return {};
+}
+
+TaskChain Intake::TakeTasks(std::size_t most) {
+  MutexLock lock(mu_);
+  TaskChain taken = tasks_.Split(most);
+  has_tasks_.store(!tasks_.empty(), std::memory_order_relaxed);
+  return taken;
 }
 
 void Intake::Fill(ConnStats* stats, const SendAccount& account, Time now) const {
@@ -179,6 +205,19 @@ bool Intake::Enter(SendState from, SendState to) {
   if (state_.load() != from) return false;
   EnterLocked(to);
   return true;
+}
+
+bool Intake::BeginDial(Channel& channel) {
+  MutexLock lock(mu_);
+  if (state_.load() != SendState::kResolving || stop_asked()) return false;
+  EnterLocked(SendState::kDialing);
+  return channel.ClaimPost();
+}
+
+bool Intake::ClaimPost(Channel& channel) {
+  MutexLock lock(mu_);
+  const SendState state = state_.load();
+  return state >= SendState::kDialing && state != SendState::kClosed && channel.ClaimPost();
 }
 
 void Intake::EnterLocked(SendState to) {
@@ -240,6 +279,19 @@ void Intake::ReleaseWaiters() {
 std::size_t Intake::Close(const End& end, OutboundBuffer& to, SendAccount& account,
                           BlockPool& pool) {
   MutexLock lock(mu_);
+  return CloseLocked(end, to, account, pool);
+}
+
+bool Intake::CloseUnopened(std::error_code error, OutboundBuffer& to, SendAccount& account,
+                           BlockPool& pool) {
+  MutexLock lock(mu_);
+  if (state_.load() == SendState::kClosed) return false;
+  CloseLocked({.reason = CloseReason::kConnectFailed, .error = error}, to, account, pool);
+  return true;
+}
+
+std::size_t Intake::CloseLocked(const End& end, OutboundBuffer& to, SendAccount& account,
+                                BlockPool& pool) {
   EnterLocked(SendState::kClosed);
   reason_ = static_cast<std::uint8_t>(end.reason);
   error_ = end.error;

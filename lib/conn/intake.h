@@ -18,7 +18,8 @@
 #include "conn/conn_context.h"
 #include "conn/phase.h"
 #include "conn/send_budget.h"
-#include "conn/totals.h"
+#include "conn/task_chain.h"
+#include "loop/totals.h"
 #include "reactor/channel.h"
 #include "socket/socket_address.h"
 #include "sys/syscalls.h"
@@ -66,9 +67,13 @@ class Intake {
 
   // Waits until the connection has delivered its last callback.
   void WaitForEnd() const { sys::WaitWhile(ended_, 0); }
+  bool has_ended() const { return ended_.load(std::memory_order_acquire) != 0; }
 
   // Pauses or resumes; whether `channel` is to be pushed.
   bool Pause(bool pause, Channel& channel) XTCP_EXCLUDES(mu_);
+
+  // Queues a task for the loop; `*post` as above. `Errc::kClosed`, `kNoMemory`.
+  std::error_code Post(Task task, Channel& channel, bool* post) XTCP_EXCLUDES(mu_);
 
   // What was asked for. Relaxed: a stop or a pause that must be seen is ordered before the look, by
   // the mailbox or because the same thread asked.
@@ -106,12 +111,19 @@ class Intake {
   // Moves on, if it is still in `from`.
   bool Enter(SendState from, SendState to) XTCP_EXCLUDES(mu_);
 
+  // Begins to dial on a loop, and claims the post that begins it: false, and nothing happened, when it is
+  // not in `kResolving`, or a stop came first.
+  bool BeginDial(Channel& channel) XTCP_EXCLUDES(mu_);
+
+  // Claims a post of a dial that has begun; whether `channel` is to be pushed.
+  bool ClaimPost(Channel& channel) XTCP_EXCLUDES(mu_);
+
   // ---- The loop's thread.
 
   // The connection is established. `refuse`: it takes no sends all the same, since it was reset.
   void Open(ConnectionEnds ends, Time now, bool refuse) XTCP_EXCLUDES(mu_);
 
-  // The server's stops reach this connection.
+  // The stops of its service reach this connection.
   void NoteStops(Stops stops) XTCP_EXCLUDES(mu_);
 
   // Refuses sends from now on, though no stop was asked for.
@@ -137,6 +149,11 @@ class Intake {
   // After the last callback, once.
   void ReleaseWaiters();
 
+  // Whether tasks wait, and the first of them, at most `most`; what is not taken out is destroyed with
+  // the list.
+  bool has_tasks() const { return has_tasks_.load(std::memory_order_relaxed); }
+  TaskChain TakeTasks(std::size_t most) XTCP_EXCLUDES(mu_);
+
   // The end: no send, stop or pause has an effect after it, nothing is posted any more, and the account
   // is final. What is pending goes the way of `TakePending`.
   struct End {
@@ -149,6 +166,10 @@ class Intake {
   std::size_t Close(const End& end, OutboundBuffer& to, SendAccount& account, BlockPool& pool)
       XTCP_EXCLUDES(mu_);
 
+  // The same for a dial that comes to nothing: false when it has ended before.
+  bool CloseUnopened(std::error_code error, OutboundBuffer& to, SendAccount& account,
+                     BlockPool& pool) XTCP_EXCLUDES(mu_);
+
  private:
   enum Signal : std::uint8_t {
     kStopBits = 3,  // a set of Stops
@@ -160,6 +181,8 @@ class Intake {
   void CountRefused() XTCP_REQUIRES(mu_);
   std::error_code Admit(std::size_t size, const ConnContext& context) XTCP_REQUIRES(mu_);
   bool QueuePending(std::size_t size, Channel& channel) XTCP_REQUIRES(mu_);
+  std::size_t CloseLocked(const End& end, OutboundBuffer& to, SendAccount& account, BlockPool& pool)
+      XTCP_REQUIRES(mu_);
   std::size_t MovePending(OutboundBuffer& to, SendAccount& account, BlockPool& pool)
       XTCP_REQUIRES(mu_);
 
@@ -174,11 +197,13 @@ class Intake {
   std::atomic<SendState> state_;
   std::atomic<std::uint8_t> signals_{0};
   std::atomic<bool> has_refused_{false};
+  std::atomic<bool> has_tasks_{false};
   bool found_open_ XTCP_GUARDED_BY(mu_) = false;  // by a stop
   bool cut_ XTCP_GUARDED_BY(mu_) = false;
   std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;  // a CloseReason
   std::atomic<std::size_t> pending_bytes_{0};     // like those above
   OutboundBuffer pending_ XTCP_GUARDED_BY(mu_);
+  TaskChain tasks_ XTCP_GUARDED_BY(mu_);
   std::size_t pending_sends_ XTCP_GUARDED_BY(mu_) = 0;
   SendBudget budget_ XTCP_GUARDED_BY(mu_);
   std::uint64_t refused_sends_ XTCP_GUARDED_BY(mu_) = 0;

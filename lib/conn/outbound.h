@@ -9,8 +9,8 @@
 #include "conn/conn_context.h"
 #include "conn/deadlines.h"
 #include "conn/intake.h"
-#include "conn/totals.h"
-#include "conn/turn.h"
+#include "loop/totals.h"
+#include "loop/turn.h"
 
 namespace xtcp::internal {
 

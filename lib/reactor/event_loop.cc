@@ -17,6 +17,8 @@ void Prefetch(const void* channel) {
   for (std::size_t at = 0; at < kTouched; at += kLine) __builtin_prefetch(bytes + at);
 }
 
+constexpr EventLoop::Time kForever = EventLoop::Time::max();
+
 }  // namespace
 
 std::error_code EventLoop::Open() {
@@ -37,24 +39,95 @@ std::error_code EventLoop::Run() {
   // A thread is cancelled while its loop waits, and nowhere else: there nothing is half done.
   const CancellationOff off;
   std::error_code error;
-  while (!quit_) {
-    const bool may_sleep = posted_ == nullptr && mailbox_.AboutToSleep();
-    const int count = may_sleep ? Sleep(off, &error) : poller_.Wait(events_, 0, &error);
-    mailbox_.Awake();
-    if (count < 0) break;
-    ++iteration_;
-    Dispatch(count);
-    RunTimers();
-    RunPosted();
-    RunRetired();
-  }
+  while (!quit_ && !error) error = Iterate(kForever, &off);
   return error;
 }
 
-int EventLoop::Sleep(const CancellationOff& off, std::error_code* error) {
-  const int timeout = TimeoutMs();
-  const CancellationOff::Pause pause(off);
-  return poller_.Wait(events_, timeout, error);
+void EventLoop::Drain() {
+  const RunScope scope(mailbox_);
+  ++iteration_;
+  do {
+    RunPosted();
+    RunRetired();
+  } while (has_posted() || !mailbox_.empty());
+}
+
+std::error_code EventLoop::RunOnce(Time at_most) {
+  const RunScope scope(mailbox_);
+  const CancellationOff off;
+  const std::error_code error = Iterate(at_most, nullptr);
+  NoteBusy(sys::Now());
+  PrepareToBePolled();
+  return error;
+}
+
+void EventLoop::PrepareToBePolled() {
+  if (has_posted() || !mailbox_.AboutToSleep()) mailbox_.Wake();
+}
+
+std::error_code EventLoop::Iterate(Time at_most, const CancellationOff* off) {
+  std::error_code error;
+  Time now = sys::Now();
+  NoteBusy(now);
+  const bool may_sleep = !has_posted() && mailbox_.AboutToSleep();
+  const int count =
+      may_sleep ? Sleep(TimeoutMs(now, at_most), off, &error) : poller_.Wait(events_, 0, &error);
+  if (may_sleep) now = sys::Now();
+  began_ = now;
+  mailbox_.Awake();
+  if (count < 0) return error;
+  ++iteration_;
+  Dispatch(count);
+  RunTimers();
+  RunPosted();
+  RunRetired();
+  return error;
+}
+
+int EventLoop::Sleep(int timeout_ms, const CancellationOff* off, std::error_code* error) {
+  if (off == nullptr) return poller_.Wait(events_, timeout_ms, error);
+  const CancellationOff::Pause pause(*off);
+  return poller_.Wait(events_, timeout_ms, error);
+}
+
+// The iteration that began at `began_` is over.
+void EventLoop::NoteBusy(Time until) {
+  if (began_ == Time{0}) return;  // there was none
+  constexpr Time kMinute = std::chrono::minutes(1);
+  const auto busy = static_cast<std::uint64_t>((until - began_).count());
+  began_ = Time{0};
+  const auto add = [](std::atomic<std::uint64_t>& counter, std::uint64_t n) {
+    counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  };
+  add(times_.iterations, 1);
+  add(times_.busy_ns, busy);
+  if (until >= minute_ends_) {
+    // Of two minutes ago there is nothing to keep.
+    const bool next = until < minute_ends_ + kMinute;
+    times_.longest_before_ns.store(next ? times_.longest_ns.load(std::memory_order_relaxed) : 0,
+                                   std::memory_order_relaxed);
+    times_.longest_ns.store(0, std::memory_order_relaxed);
+    minute_ends_ = until + kMinute;
+  }
+  if (busy > times_.longest_ns.load(std::memory_order_relaxed)) {
+    times_.longest_ns.store(busy, std::memory_order_relaxed);
+  }
+}
+
+EventLoop::Time EventLoop::TimeLeft() {
+  if (has_posted() || !mailbox_.AboutToSleep()) return Time{0};
+  if (timers_.empty()) return Time{-1};
+  return std::max(timers_.first() - sys::Now(), Time{0});
+}
+
+void EventLoop::PushLocally(Channel* channel) {
+  if (began_ == Time{0}) {  // it is about to sleep, and has looked into its lists already
+    mailbox_.Push(channel);
+    return;
+  }
+  channel->next_ = nullptr;
+  (pushed_last_ == nullptr ? pushed_first_ : pushed_last_->next_) = channel;
+  pushed_last_ = channel;
 }
 
 std::error_code EventLoop::Watch(Channel* channel, std::uint32_t events) {
@@ -81,10 +154,11 @@ void EventLoop::Unwatch(Channel* channel) {
 
 void EventLoop::Retire(Channel* channel) { channel->next_ = std::exchange(retired_, channel); }
 
-int EventLoop::TimeoutMs() {
-  if (timers_.empty()) return -1;
-  const Time left = timers_.first() - sys::Now();
+int EventLoop::TimeoutMs(Time now, Time at_most) const {
+  Time left = at_most;
+  if (!timers_.empty()) left = std::min(left, timers_.first() - now);
   if (left <= Time{0}) return 0;
+  if (left == kForever) return -1;
   // Rounded up: a loop that wakes just before its timer would spin until it is due.
   const auto ms = std::chrono::ceil<std::chrono::milliseconds>(left).count();
   return static_cast<int>(std::min<decltype(ms)>(ms, 1'000'000'000));
@@ -111,11 +185,18 @@ void EventLoop::RunTimers() {
   }
 }
 
+// First what other threads have posted, then what this one has; not what comes meanwhile.
 void EventLoop::RunPosted() {
   if (posted_ == nullptr) posted_ = mailbox_.TakeAll();
-  for (int left = kPostsPerIteration; posted_ != nullptr && left > 0; --left) {
-    Channel* const channel = posted_;
-    posted_ = Mailbox::Next(channel);
+  if (local_ == nullptr) {
+    local_ = std::exchange(pushed_first_, nullptr);
+    pushed_last_ = nullptr;
+  }
+  for (int left = kPostsPerIteration; left > 0; --left) {
+    Channel*& list = posted_ != nullptr ? posted_ : local_;
+    if (list == nullptr) return;
+    Channel* const channel = list;
+    list = Mailbox::Next(channel);
     channel->HandlePosted();
   }
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <system_error>
@@ -15,6 +16,15 @@
 
 namespace xtcp::internal {
 
+// How a loop spends its time, since it began. Each is written by the loop alone, and read on any
+// thread, hence relaxed atomics.
+struct LoopTimes {
+  std::atomic<std::uint64_t> iterations{0};
+  std::atomic<std::uint64_t> busy_ns{0};
+  std::atomic<std::uint64_t> longest_ns{0};         // iteration of the current minute
+  std::atomic<std::uint64_t> longest_before_ns{0};  // of the minute before
+};
+
 // One thread's loop. An iteration: wait, events, due timers, posted channels, retired channels. Each
 // step is bounded, so that none starves another; what is left over comes in the next iteration.
 //
@@ -23,8 +33,8 @@ class EventLoop {
  public:
   using Time = std::chrono::nanoseconds;  // of sys::Now
 
-  // `mailbox` must outlive the loop.
-  explicit EventLoop(Mailbox& mailbox) : mailbox_(mailbox) {}
+  // Both must outlive the loop.
+  EventLoop(Mailbox& mailbox, LoopTimes& times) : mailbox_(mailbox), times_(times) {}
 
   // Opens what `Run` needs; with an error nothing is left open.
   std::error_code Open();
@@ -33,11 +43,29 @@ class EventLoop {
   // ForcedUnwind when the thread ends inside.
   std::error_code Run();
   void Quit() { quit_ = true; }
+  bool quits() const { return quit_; }
+
+  // Runs one iteration, waiting at most so long, and leaves the loop as if it slept: a post makes
+  // `descriptor` readable.
+  std::error_code RunOnce(Time at_most);
+
+  // While it does not run: makes sure that `descriptor` is readable when something waits.
+  void PrepareToBePolled();
+
+  // The poller's; readable when it has something to report.
+  int descriptor() const { return poller_.fd(); }
+
+  // For how long somebody else may wait for it: 0 when something waits already, negative for ever.
+  Time TimeLeft();
 
   // Calls `body` on this thread as if in an iteration, then serves posted and retired channels: for the
   // end of a loop whose `Run` has failed.
   template <typename Body>
   void RunBroken(const Body& body);
+
+  // Serves what was posted and is not served yet, and retired channels, until there are none: nobody
+  // will do so any more.
+  void Drain();
 
   // Closes what `Open` opened.
   void Close();
@@ -52,8 +80,13 @@ class EventLoop {
   std::error_code Rewatch(Channel* channel, std::uint32_t events);
   void Unwatch(Channel* channel);
 
-  // Room for the timers of `channels` channels. Throws std::bad_alloc.
-  void ReserveTimers(std::size_t channels) { timers_.Reserve(channels); }
+  // One more channel may arm its timer from now on, so that arming needs no memory; one less.
+  // `AddTimer` throws std::bad_alloc.
+  void AddTimer() {
+    timers_.Reserve(timer_count_ + 1);
+    ++timer_count_;
+  }
+  void RemoveTimer() { --timer_count_; }
   void Arm(Channel* channel, Time due) { timers_.Arm(channel, due); }
   void Disarm(Channel* channel) { timers_.Disarm(channel); }
 
@@ -69,13 +102,25 @@ class EventLoop {
   // iteration.
   std::uint32_t iteration() const { return iteration_; }
 
+  // When this iteration began: the time at which the loop had waited.
+  Time iteration_began() const { return began_; }
+
+  // Serves a channel at the end of this iteration or in the next one, as `Mailbox::Push` does, without
+  // an atomic operation.
+  void PushLocally(Channel* channel);
+
   // At most so many due timers, and posted channels, are served in one iteration.
   static constexpr int kTimersPerIteration = 1024;
   static constexpr int kPostsPerIteration = 1024;
 
  private:
-  int Sleep(const CancellationOff& off, std::error_code* error);
-  int TimeoutMs();
+  std::error_code Iterate(Time at_most, const CancellationOff* off);
+  int Sleep(int timeout_ms, const CancellationOff* off, std::error_code* error);
+  int TimeoutMs(Time now, Time at_most) const;
+  void NoteBusy(Time until);
+  bool has_posted() const {
+    return posted_ != nullptr || local_ != nullptr || pushed_first_ != nullptr;
+  }
   void Dispatch(int count);
   void RunTimers();
   void RunPosted();
@@ -97,12 +142,19 @@ class EventLoop {
   static inline constinit thread_local const Mailbox* current_ = nullptr;
 
   Mailbox& mailbox_;
+  LoopTimes& times_;
   Poller poller_;
   TimerQueue timers_;
-  Channel* posted_ = nullptr;  // taken from the mailbox, and not served yet
+  Channel* posted_ = nullptr;        // taken from the mailbox, and not served yet
+  Channel* local_ = nullptr;         // taken from those below, and not served yet
+  Channel* pushed_first_ = nullptr;  // posted on this thread, the oldest first
+  Channel* pushed_last_ = nullptr;
   Channel* retired_ = nullptr;
   std::uint32_t iteration_ = 0;
+  std::size_t timer_count_ = 0;
   bool quit_ = false;
+  Time began_{0};        // the iteration that runs; 0: none
+  Time minute_ends_{0};  // of `longest_ns`
   std::array<epoll_event, 512> events_{};
 };
 

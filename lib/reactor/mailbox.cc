@@ -25,7 +25,10 @@ void Mailbox::Push(Channel* channel) {
   do {
     channel->next_ = top;
   } while (!top_.compare_exchange_weak(top, channel, std::memory_order_seq_cst));
-  if (!asleep_.load(std::memory_order_seq_cst) || !asleep_.exchange(false)) return;
+  if (asleep_.load(std::memory_order_seq_cst) && asleep_.exchange(false)) Wake();
+}
+
+void Mailbox::Wake() {
   if (!wakers_.Enter()) return;
   const CancellationOff off;  // nobody else will wake the loop
   const std::uint64_t one = 1;

@@ -30,10 +30,15 @@ class Mailbox {
   // Hands over a channel whose `ClaimPost` gave true. Allocates nothing. Any thread.
   void Push(Channel* channel);
 
+  // Makes the loop's poller report, as a post to a sleeping loop does.
+  void Wake();
+
   // All that were posted, the oldest first, linked by `next_`. From here on each can be posted
   // again.
   Channel* TakeAll();
   static Channel* Next(Channel* channel);
+
+  bool empty() const { return top_.load(std::memory_order_acquire) == nullptr; }
 
   // Announces sleep. False when something waits in the box; then the loop must not sleep.
   bool AboutToSleep();

@@ -15,6 +15,7 @@ class Poller {
  public:
   std::error_code Open();
   void Close() { fd_.Reset(); }
+  int fd() const { return fd_.get(); }
 
   std::error_code Add(int fd, std::uint32_t events, void* mark);
   std::error_code Modify(int fd, std::uint32_t events, void* mark);

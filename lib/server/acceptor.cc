@@ -38,6 +38,12 @@ std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink, AcceptPause& 
   loop_ = &loop;
   sink_ = &sink;
   pause_ = &pause;
+  try {
+    loop.AddTimer();
+  } catch (const std::bad_alloc&) {
+    loop_ = nullptr;
+    return Errc::kNoMemory;
+  }
   return loop.Watch(this, EPOLLIN);
 }
 
@@ -46,14 +52,16 @@ void Acceptor::Close() {
   if (loop_ != nullptr) {
     loop_->Unwatch(this);
     loop_->Disarm(this);
+    loop_->RemoveTimer();
   }
   fd_.Reset();
   file_.Remove();
 }
 
 void Acceptor::HandleEvents(std::uint32_t) {
-  if (pause_->until.count() != 0 && sys::Now() < pause_->until) {  // another one has just failed
-    Sleep(pause_->until);
+  const std::chrono::nanoseconds until(pause_->until.load(std::memory_order_relaxed));
+  if (until.count() != 0 && sys::Now() < until) {  // another one has just failed
+    Sleep(until);
     return;
   }
   for (int i = 0; i < kAcceptsPerTurn && fd_.valid(); ++i) {
@@ -87,7 +95,7 @@ void Acceptor::HandleTimer() {
 
 void Acceptor::Take(AcceptResult accepted) {
   if (!sink_->MayAdmit()) return;  // closed at once
-  AcceptedSocket socket;
+  ConnectedSocket socket;
   SocketAddress own = address_;
   std::error_code error;
   if (every_address_) error = LocalAddressOf(accepted.fd.get(), &own);
@@ -103,20 +111,22 @@ void Acceptor::Take(AcceptResult accepted) {
   if (error) {
     sink_->SetUpFailed(error);
   } else {
-    sink_->Accepted(std::move(socket));
+    sink_->Accepted(std::move(socket), *loop_);
   }
 }
 
 void Acceptor::Rest(int error) {
   const std::chrono::nanoseconds now = sys::Now();
-  if (pause_->logged_at.count() == 0 || now - pause_->logged_at >= std::chrono::seconds(1)) {
-    pause_->logged_at = now;
+  const std::chrono::nanoseconds logged_at(pause_->logged_at.load(std::memory_order_relaxed));
+  if (logged_at.count() == 0 || now - logged_at >= std::chrono::seconds(1)) {
+    pause_->logged_at.store(now.count(), std::memory_order_relaxed);
     XTCP_LOG(kWarn, "accepting rests for lack of descriptors or memory: %s",
              std::error_code(error, std::system_category()).message().c_str());
   }
-  pause_->until = now + kExhaustedPause;
-  // Behind the others, so that the next descriptor is theirs.
-  Sleep(pause_->until + std::chrono::nanoseconds(1));
+  const std::chrono::nanoseconds until = now + kExhaustedPause;
+  pause_->until.store(until.count(), std::memory_order_relaxed);
+  // After the others, so that the next descriptor is theirs.
+  Sleep(until + std::chrono::nanoseconds(1));
 }
 
 void Acceptor::Sleep(std::chrono::nanoseconds until) {

@@ -2,17 +2,19 @@
 
 #include <xtcp/address.h>
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <system_error>
 
-#include "conn/worker.h"
+#include "conn/service_loop.h"
 #include "reactor/channel.h"
 #include "reactor/event_loop.h"
 #include "socket/socket.h"
 
 namespace xtcp::internal {
 
-// What an acceptor reports to: the server. Called on the accepting loop's thread.
+// What an acceptor reports to: the server. Called on the accepting loops' threads.
 class AcceptSink {
  public:
   // Whether to accept at all: no stop has begun.
@@ -21,8 +23,8 @@ class AcceptSink {
   // Whether one more connection may be admitted; it counts from now on.
   virtual bool MayAdmit() = 0;
 
-  // An admitted connection.
-  virtual void Accepted(AcceptedSocket socket) = 0;
+  // An admitted connection, accepted on `loop`.
+  virtual void Accepted(ConnectedSocket socket, EventLoop& loop) = 0;
 
   // An admitted one whose set-up has failed.
   virtual void SetUpFailed(std::error_code error) = 0;
@@ -37,11 +39,12 @@ class AcceptSink {
   ~AcceptSink() = default;
 };
 
-// What the listeners of a server share: where descriptors or memory run out, all of them together
-// try no more often, and log no more, than one would (R4).
+// What the listeners of a server share: when descriptors or memory run out, all of them together try no
+// more often, and log no more, than one would (R4). In nanoseconds of sys::Now; relaxed, they order
+// nothing.
 struct AcceptPause {
-  std::chrono::nanoseconds until{0};  // nobody accepts before
-  std::chrono::nanoseconds logged_at{0};
+  std::atomic<std::int64_t> until{0};  // nobody accepts before
+  std::atomic<std::int64_t> logged_at{0};
 };
 
 // A listening socket. Where descriptors or memory run out it stops watching, and tries again a

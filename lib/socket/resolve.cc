@@ -209,7 +209,7 @@ Resolution ResolveIpv6(std::string_view host, std::uint16_t port) {
   return Success(MakeIpv6(ip, 0, port));
 }
 
-enum class Purpose { kListen, kDial };
+enum class Purpose { kListen, kDial, kParseOnly };
 
 Resolution ResolveOrThrow(std::string_view text, Purpose purpose) {
   constexpr std::string_view kUnix = "unix:";
@@ -218,10 +218,10 @@ Resolution ResolveOrThrow(std::string_view text, Purpose purpose) {
 
   const auto parts = Split(text);
   if (!parts) return Failure(Errc::kBadAddress);
-  if (purpose == Purpose::kDial && parts->port == 0) return Failure(Errc::kBadAddress);
+  if (purpose != Purpose::kListen && parts->port == 0) return Failure(Errc::kBadAddress);
   if (parts->bracketed) return ResolveIpv6(parts->host, parts->port);
   if (parts->host.empty()) {
-    if (purpose == Purpose::kDial) return Failure(Errc::kBadAddress);
+    if (purpose != Purpose::kListen) return Failure(Errc::kBadAddress);
     Resolution any = Success(MakeIpv6(in6addr_any, 0, parts->port));
     any.any_family = true;
     return any;
@@ -231,6 +231,7 @@ Resolution ResolveOrThrow(std::string_view text, Purpose purpose) {
     return Success(MakeIpv4(ip, parts->port));
   }
   if (!IsName(parts->host)) return Failure(Errc::kBadAddress);
+  if (purpose == Purpose::kParseOnly) return {.is_name = true};
   // Without AI_ADDRCONFIG, which would hide "::1" on a host that has no other IPv6 address
   // (getaddrinfo(3)). Addresses that cannot be reached come last (RFC 6724), and fail at once.
   return ResolveName(parts->host, parts->port, 0);
@@ -256,6 +257,10 @@ Resolution ResolveForListen(std::string_view address) noexcept {
 
 Resolution ResolveForDial(std::string_view address) noexcept {
   return Resolve(address, Purpose::kDial);
+}
+
+Resolution ParseForDial(std::string_view address) noexcept {
+  return Resolve(address, Purpose::kParseOnly);
 }
 
 }  // namespace xtcp::internal

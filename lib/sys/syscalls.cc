@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -94,7 +95,7 @@ void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
 
 void Yield() { ::sched_yield(); }
 
-std::error_code StartThread(std::function<void()> body, std::thread* thread) {
+std::error_code StartThread(std::string name, std::function<void()> body, std::thread* thread) {
   // A thread inherits the mask, so nothing can reach it before it has blocked the signals itself.
   sigset_t blocked, old;
   ::sigfillset(&blocked);
@@ -104,7 +105,10 @@ std::error_code StartThread(std::function<void()> body, std::thread* thread) {
   ::pthread_sigmask(SIG_BLOCK, &blocked, &old);
   std::error_code error;
   try {
-    *thread = std::thread(std::move(body));
+    *thread = std::thread([name = std::move(name), body = std::move(body)] {
+      ::prctl(PR_SET_NAME, name.c_str());
+      body();
+    });
   } catch (const std::system_error& failure) {
     error = {failure.code().value(), std::system_category()};
   } catch (const std::bad_alloc&) {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <system_error>
 #include <thread>
 
@@ -78,8 +79,9 @@ inline void Relax() {
 
 void Yield();  // sched_yield(2)
 
-// Starts a thread in which every signal is blocked but the synchronous ones and SIGPROF. An error
-// when the system refuses.
-std::error_code StartThread(std::function<void()> body, std::thread* thread);
+// Starts a thread in which every signal is blocked but the synchronous ones and SIGPROF. ps(1), top(1)
+// and gdb(1) show it by its name, of at most 15 bytes (prctl(2), PR_SET_NAME). Returns an error when
+// the system refuses.
+std::error_code StartThread(std::string name, std::function<void()> body, std::thread* thread);
 
 }  // namespace xtcp::sys

@@ -39,6 +39,8 @@ class Category final : public std::error_category {
         return "it has served or dialled before";
       case Errc::kStopped:
         return "stopped before the connection stood";
+      case Errc::kNoLoop:
+        return "there is no loop that could serve it";
       case Errc::kWouldDeadlock:
         return "a call that waits was made inside a callback";
     }

@@ -8,4 +8,8 @@ void Handler::OnUnpackError(const ConnPtr&, std::span<const std::byte>, std::err
 
 void Handler::OnSendReady(const ConnPtr&) {}
 
+void Handler::OnDialFailed(const ConnPtr&, std::error_code) {}
+
+void Handler::OnTimer(const ConnPtr&) {}
+
 }  // namespace xtcp

@@ -27,6 +27,7 @@ namespace xtcp::test {
 namespace {
 
 using internal::EventLoop;
+using internal::LoopTimes;
 using internal::Mailbox;
 using internal::TestChannel;
 using internal::UniqueFd;
@@ -39,9 +40,9 @@ void Post(Mailbox& mailbox, TestChannel& channel) {
 
 // A loop, for this thread or one of its own; `stop`, posted or armed, ends it. No seeded faults.
 struct Loop {
-  Loop() : loop(mailbox) {
+  Loop() : loop(mailbox, times) {
     REQUIRE_FALSE(loop.Open());
-    loop.ReserveTimers(10);
+    for (int i = 0; i < 10; ++i) loop.AddTimer();
     stop.on_posted = [this] { loop.Quit(); };
     stop.on_timer = [this] { loop.Quit(); };
   }
@@ -63,6 +64,7 @@ struct Loop {
 
   FaultPlan plan;
   Mailbox mailbox;
+  LoopTimes times;
   EventLoop loop;
   TestChannel stop;
   std::thread thread;
@@ -303,7 +305,8 @@ TEST_CASE("a loop that cannot be opened says why, and leaves nothing", "[F2][R5]
   plan.Add(fault);
   const std::size_t descriptors = Holdings::Now().descriptors;
   Mailbox mailbox;
-  EventLoop loop(mailbox);
+  LoopTimes times;
+  EventLoop loop(mailbox, times);
   CHECK(loop.Open() == std::error_code(fault.error, std::system_category()));
   CHECK(Holdings::Now().descriptors == descriptors);
   CHECK(mailbox.fd() == -1);

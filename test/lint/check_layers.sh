@@ -3,7 +3,8 @@
 #
 #   server        the server and its listeners
 #   conn          one connection's life
-#   reactor       the loop                buffer    memory
+#   loop          a group of loops, and what services share on each
+#   reactor       epoll, mailbox, timers  buffer    memory
 #   socket        the kernel's boundary
 #   types         what the public headers declare
 #   base          locks, logging, checks
@@ -23,8 +24,9 @@ below() {  # folder: itself and those it may need
     buffer) echo buffer base sys ;;
     socket) echo socket types base sys ;;
     reactor) echo reactor socket types base sys ;;
-    conn) echo conn reactor buffer socket types base sys ;;
-    server) echo server conn reactor buffer socket types base sys ;;
+    loop) echo loop reactor buffer socket types base sys ;;
+    conn) echo conn loop reactor buffer socket types base sys ;;
+    server) echo server conn loop reactor buffer socket types base sys ;;
   esac
 }
 

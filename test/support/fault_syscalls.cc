@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -560,7 +561,7 @@ void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
 
 void Yield() { ::sched_yield(); }
 
-std::error_code StartThread(std::function<void()> body, std::thread* thread) {
+std::error_code StartThread(std::string name, std::function<void()> body, std::thread* thread) {
   if (const Verdict verdict = Judge(Site::kStartThread); verdict.error != 0) {
     return {verdict.error, std::system_category()};
   }
@@ -572,7 +573,10 @@ std::error_code StartThread(std::function<void()> body, std::thread* thread) {
   ::pthread_sigmask(SIG_BLOCK, &blocked, &old);
   std::error_code error;
   try {
-    *thread = std::thread(std::move(body));
+    *thread = std::thread([name = std::move(name), body = std::move(body)] {
+      ::prctl(PR_SET_NAME, name.c_str());
+      body();
+    });
   } catch (const std::system_error& failure) {
     error = failure.code();
   } catch (const std::bad_alloc&) {

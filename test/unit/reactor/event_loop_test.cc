@@ -43,9 +43,9 @@ struct Pair {
 
 // A loop on the test's own thread; `stop`, posted or armed, ends it.
 struct Loop {
-  Loop() : loop(mailbox) {
+  Loop() : loop(mailbox, times) {
     REQUIRE_FALSE(loop.Open());
-    loop.ReserveTimers(10);
+    for (int i = 0; i < 10; ++i) loop.AddTimer();
     stop.on_posted = [this] { loop.Quit(); };
     stop.on_timer = [this] { loop.Quit(); };
     late.on_timer = [this] {
@@ -68,6 +68,7 @@ struct Loop {
   }
 
   Mailbox mailbox;
+  LoopTimes times;
   EventLoop loop;
   TestChannel stop;
   TestChannel late;

@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "base/thread_end.h"
 #include "buffer/block_pool.h"
-#include "conn/totals.h"
+#include "loop/totals.h"
 
 namespace xtcp::internal {
 
@@ -27,6 +27,9 @@ struct Service {
   BlockPool* pool = nullptr;
   bool has_deadlines = false;  // of those that traffic moves
 };
+
+// Logs what the application has thrown into a callback of `conn`. Inside a catch block.
+void LogUserExceptionOf(const Conn& conn) noexcept;
 
 // One visit of the loop to one connection, whatever woke it. There is one object for each loop, which
 // lends it to the connection whose turn it is: what a turn needs and a connection need not keep.
@@ -51,6 +54,7 @@ class Turn {
 
   // The buffers. Throws std::bad_alloc.
   void Allocate();
+  void Free();
 
   // Begins the turn of `connection`, whose handle is `self` and whose socket is `fd`.
   void Begin(const void* connection, const ConnPtr& self, int fd, const Service& service);

@@ -1,16 +1,34 @@
-#include "conn/turn.h"
+#include "loop/turn.h"
 
 #include <cerrno>
-#include <exception>
+#include <new>
+#include <string>
 
 #include "base/log.h"
 
 namespace xtcp::internal {
 
+void LogUserExceptionOf(const Conn& conn) noexcept {
+  if (!logger_is_set.load(std::memory_order_relaxed)) return;
+  std::string name;
+  try {
+    name = conn.ToString();
+  } catch (const std::bad_alloc&) {
+    // Then it has none.
+  }
+  LogUserException(name.empty() ? "a connection" : name.c_str());
+}
+
 void Turn::Allocate() {
   // Not initialised: a page costs memory only once it is used.
   read_buffer_.reset(new std::byte[kReadSize]);
   gather_buffer_.reset(new std::byte[kGatherSize]);
+  ClearGathered();
+}
+
+void Turn::Free() {
+  read_buffer_.reset();
+  gather_buffer_.reset();
   ClearGathered();
 }
 
@@ -57,14 +75,7 @@ void Turn::DoomBySocket(int error) {
 void Turn::NoteException() {
   Add(totals().exceptions, 1);
   Doom(CloseReason::kException);
-  try {
-    throw;
-  } catch (const std::exception& exception) {
-    XTCP_LOG_LIMITED(kError, "%s: an exception left user code: %s", self()->ToString().c_str(),
-                     exception.what());
-  } catch (...) {
-    XTCP_LOG_LIMITED(kError, "%s: an exception left user code", self()->ToString().c_str());
-  }
+  LogUserExceptionOf(*self());
 }
 
 }  // namespace xtcp::internal

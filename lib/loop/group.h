@@ -1,0 +1,136 @@
+#pragma once
+
+#include <xtcp/loop.h>
+#include <xtcp/stop_mode.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/thread_annotations.h"
+#include "loop/loop_core.h"
+#include "loop/names.h"
+#include "loop/stops.h"
+
+namespace xtcp::internal {
+
+// What lives on a group: a server, a dialled connection, a redialer. It keeps itself alive while it is
+// attached.
+class Member {
+ public:
+  // The group begins to run: what it has to do on its loops may be posted now. The group's lock is held.
+  virtual void GroupRuns() = 0;
+
+  // Nothing ever ran on the group, and nothing will: it ends at once, without an event. It is detached
+  // already.
+  virtual void EndIdle() = 0;
+
+ protected:
+  ~Member() = default;
+
+ private:
+  friend class Group;
+  Member* before_ = nullptr;
+  Member* after_ = nullptr;
+  bool attached_ = false;
+};
+
+// Event loops and what lives on them.
+//
+// How it stops: `Stop` notes the stop in each loop's context, where every send sees it, and posts it to
+// the loops, which hand it to the services on them. A member detaches when it has ended on all of its
+// loops. When the last one has, the loops are told to quit, and `Run` joins them.
+//
+// Thread safety: any thread, unless said otherwise.
+class Group final : public std::enable_shared_from_this<Group> {
+ public:
+  // Throws std::bad_alloc.
+  static std::shared_ptr<Group> Make(std::size_t loops);
+
+  std::error_code Run() XTCP_EXCLUDES(mu_);
+  std::error_code RunOnce(std::chrono::nanoseconds at_most) XTCP_EXCLUDES(mu_);
+  int Descriptor() XTCP_EXCLUDES(mu_);
+  std::chrono::milliseconds Timeout() XTCP_EXCLUDES(mu_);
+
+  StopReport Stop(StopMode mode) XTCP_EXCLUDES(mu_);
+  bool IsStopped() const XTCP_EXCLUDES(mu_);
+
+  // Waits until it has ended, unless nothing ever ran.
+  void WaitForEnd() XTCP_EXCLUDES(mu_);
+
+  // The group's handle goes: waits for the look-ups of names; inside a callback `Run` does so instead.
+  void EndLookUps() XTCP_EXCLUDES(mu_);
+
+  std::size_t size() const { return loops_.size(); }
+  LoopCore& core(std::size_t i) { return *loops_[i]; }
+  std::size_t NextIndex() { return next_.fetch_add(1, std::memory_order_relaxed) % loops_.size(); }
+  Names& names() { return names_; }
+
+  // ---- For its members.
+
+  enum class Attached { kRefused, kIdle, kRunning };
+
+  // Adds a member. kRefused after a stop or the end; kIdle: `GroupRuns` follows, unless `EndIdle` does.
+  Attached Attach(Member& member) XTCP_EXCLUDES(mu_);
+
+  // A member has ended.
+  void Detach(Member& member) XTCP_EXCLUDES(mu_);
+
+  // Takes a member out if nothing ever ran: whether that is so.
+  bool DetachIdle(Member& member) XTCP_EXCLUDES(mu_);
+
+  // A connection is open on the group from now on; it has ended, or was closed without an event.
+  void ConnectionBegan() XTCP_EXCLUDES(mu_);
+  void ConnectionEnded(const StopReport& report) XTCP_EXCLUDES(mu_);
+
+  // The error that `Run` will return, if there is one.
+  std::error_code error() const XTCP_EXCLUDES(mu_);
+
+  // Whether this thread, outside a callback, is the one that turns a group which somebody else's loop
+  // embeds: then it must not sleep, but turn the loop.
+  bool IsTurnedHere() const;
+
+ private:
+  enum class Life { kIdle, kRunning, kEmbedded, kEnded };
+
+  Group() = default;
+
+  std::error_code Open() XTCP_EXCLUDES(mu_);
+  void StartThreads();
+  void RunLoop(LoopCore& core);
+  void JoinThreads();
+  void EndIdleMembers() XTCP_EXCLUDES(mu_);
+  void Unlink(Member& member) XTCP_REQUIRES(mu_);
+  void Fail(std::error_code error) XTCP_EXCLUDES(mu_);
+  void QuitLoops();
+  void NoteEnd() XTCP_EXCLUDES(mu_);
+  std::error_code Embed() XTCP_EXCLUDES(mu_);
+
+  std::vector<std::unique_ptr<LoopCore>> loops_;  // constant once made
+  std::atomic<std::size_t> next_{0};
+  Names names_;
+
+  std::vector<std::thread> threads_;  // of the loops but the first; the running thread's only
+
+  // Of an embedded group: who made the last `RunOnce`, and whether somebody is in it.
+  std::atomic<std::thread::id> turner_{};
+  std::atomic<bool> turning_{false};
+
+  mutable Mutex mu_;
+  CondVar ended_;
+  Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
+  bool used_ XTCP_GUARDED_BY(mu_) = false;        // `Run` was called
+  bool ends_names_ XTCP_GUARDED_BY(mu_) = false;  // the handle went inside a callback
+  Stops stops_ XTCP_GUARDED_BY(mu_) = Stops::kNone;
+  Member* members_ XTCP_GUARDED_BY(mu_) = nullptr;
+  std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // connections
+  StopReport report_ XTCP_GUARDED_BY(mu_);
+  std::error_code error_ XTCP_GUARDED_BY(mu_);
+};
+
+}  // namespace xtcp::internal

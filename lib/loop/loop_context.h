@@ -1,0 +1,43 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "buffer/block_pool.h"
+#include "loop/stops.h"
+#include "loop/task_queue.h"
+#include "loop/timer_list.h"
+#include "reactor/event_loop.h"
+#include "reactor/mailbox.h"
+
+namespace xtcp::internal {
+
+class Group;
+
+// What any thread may use of a loop, for as long as somebody holds a handle, a connection or a timer of
+// it: longer than the loop and its group.
+struct LoopContext {
+  LoopContext(std::weak_ptr<Group> of, std::size_t place) : group(std::move(of)), index(place) {}
+
+  const std::weak_ptr<Group> group;
+  const std::size_t index;
+
+  Mailbox mailbox;
+  BlockPool pool;
+  TaskQueue tasks{mailbox};
+  TimerList timers{mailbox};
+
+  // The group's stops: the services on it are stopped as if by themselves. Relaxed: a thread that must
+  // see them is ordered after them by other means.
+  std::atomic<Stops> group_stops{Stops::kNone};
+
+  LoopTimes times;
+
+  // Connections that live on the loop. Single writer: the loop.
+  std::atomic<std::size_t> connections{0};
+};
+
+}  // namespace xtcp::internal

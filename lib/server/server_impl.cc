@@ -1,0 +1,496 @@
+#include "server/server_impl.h"
+
+#include <xtcp/error.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+#include <utility>
+
+#include "base/callback_scope.h"
+#include "base/log.h"
+#include "base/scope.h"
+#include "base/thread_end.h"
+#include "socket/resolve.h"
+#include "sys/syscalls.h"
+
+namespace xtcp {
+
+using internal::Acceptor;
+using internal::ConnContext;
+using internal::ConnectedSocket;
+using internal::Group;
+using internal::InsideCallback;
+using internal::MutexLock;
+using internal::ServerLoop;
+using internal::SocketAddress;
+using internal::SocketFile;
+using internal::Stops;
+using internal::UniqueFd;
+
+Server::Impl::Impl(Options options, std::shared_ptr<Group> group, bool owns_group)
+    : options_(std::move(options)),
+      tcp_{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
+           options_.user_timeout},
+      group_(std::move(group)),
+      owns_group_(owns_group) {}
+
+// ---- Listening.
+
+std::error_code Server::Impl::Listen(std::string_view address) {
+  {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+  }
+  const internal::Resolution resolution = internal::ResolveForListen(address);
+  if (resolution.error) return resolution.error;
+  UniqueFd fd;
+  SocketFile file;
+  std::error_code error = internal::OpenListener(
+      resolution.addresses.front(), resolution.any_family,
+      {.backlog = options_.backlog, .reuse_port = options_.reuse_port, .tcp = tcp_}, &fd, &file);
+  if (error) return error;
+  error = AddListener(fd, file, nullptr);
+  if (error) {
+    fd.Reset();
+    file.Remove();
+  }
+  return error;
+}
+
+std::error_code Server::Impl::Adopt(int fd) {
+  {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+  }
+  if (const std::error_code error = internal::PrepareAdopted(fd)) return error;
+  UniqueFd owned(fd);
+  SocketFile none;
+  const std::error_code error = AddListener(owned, none, &tcp_);
+  if (error) (void)owned.Release();  // it stays the caller's
+  return error;
+}
+
+// Takes `fd` and `file` over when there is no error.
+std::error_code Server::Impl::AddListener(UniqueFd& fd, SocketFile& file,
+                                          const internal::TcpOptions* apply) {
+  SocketAddress bound;
+  if (const std::error_code error = internal::LocalAddressOf(fd.get(), &bound)) return error;
+  if (!internal::IsTcp(bound.get())) apply = nullptr;
+  try {
+    MutexLock lock(mu_);
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+    for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) {
+      if (acceptor->Owns(fd.get())) return Errc::kAlreadyUsed;  // adopted twice
+    }
+    addresses_.reserve(addresses_.size() + 1);
+    acceptors_.reserve(acceptors_.size() + 1);
+    Address address = internal::ToAddress(bound);
+    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, std::move(file), apply));
+    addresses_.push_back(std::move(address));
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  return {};
+}
+
+std::vector<Address> Server::Impl::Addresses() const {
+  MutexLock lock(mu_);
+  return addresses_;
+}
+
+// ---- Beginning.
+
+std::error_code Server::Impl::Start() { return owns_group_ ? Errc::kNoLoop : Begin(); }
+
+std::error_code Server::Impl::Serve() {
+  if (InsideCallback()) return Errc::kWouldDeadlock;
+  const std::error_code error = Begin();
+  if (error == Errc::kStopped) return {};  // a stop came first
+  if (error) return error;
+  if (owns_group_) return ServeOnOwnGroup();
+  WaitForEnd();
+  MutexLock lock(mu_);
+  return error_;
+}
+
+std::error_code Server::Impl::ServeOnOwnGroup() {
+  const internal::AtScopeEnd end([this] { End(); });  // also when this thread ends in a callback
+  const std::error_code failure = group_->Run();
+  MutexLock lock(mu_);
+  return error_ ? error_ : failure;
+}
+
+std::error_code Server::Impl::Begin() {
+  const internal::CancellationOff off;
+  bool stopped = false;
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+    if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
+    stopped = stops_ != Stops::kNone;
+    if (!stopped && acceptors_.empty()) return Errc::kNotListening;
+    life_ = stopped ? Life::kEnded : Life::kStarting;
+  }
+  if (stopped) {
+    CloseListeners();  // what was opened after the stop
+    return Errc::kStopped;
+  }
+  std::error_code error = MakeLoops();
+  if (!error) error = FindLimit();
+  Group::Attached attached = Group::Attached::kRefused;
+  if (!error) {
+    self_ = shared_from_this();
+    loops_left_.store(loops_.size());
+    listening_.store(acceptors_.size());
+    {
+      // A stop that came meanwhile is for the loops to see.
+      MutexLock lock(mu_);
+      life_ = Life::kServing;
+      NoteStops(stops_);
+    }
+    attached = group_->Attach(*this);
+    if (attached == Group::Attached::kRefused) error = Errc::kStopped;
+  }
+  if (error) {
+    const std::shared_ptr<Impl> self = std::move(self_);
+    End();
+    return error;
+  }
+  if (attached == Group::Attached::kRunning) GroupRuns();
+  return {};
+}
+
+std::error_code Server::Impl::MakeLoops() {
+  try {
+    loops_.reserve(group_->size());
+    for (std::size_t i = 0; i < group_->size(); ++i) {
+      internal::LoopCore& core = group_->core(i);
+      loops_.push_back(std::make_unique<ServerLoop>(
+          *this, core, options_,
+          std::make_shared<ConnContext>(core.shared_context(), options_.protocol,
+                                        options_.send_buffer_limit)));
+    }
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  return {};
+}
+
+std::error_code Server::Impl::FindLimit() {
+  max_connections_ = options_.max_connections;
+  if (max_connections_ != 0) return {};
+  rlimit limit{};
+  if (sys::GetRlimit(RLIMIT_NOFILE, &limit) != 0) return {errno, std::system_category()};
+  max_connections_ = limit.rlim_cur - std::min<rlim_t>(64, limit.rlim_cur / 2);
+  return {};
+}
+
+void Server::Impl::GroupRuns() {
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Begin();
+}
+
+void Server::Impl::LoopBegins(ServerLoop& loop) {
+  for (std::size_t i = 0; i < acceptors_.size(); ++i) {
+    if (loops_[LoopOfListener(i)].get() != &loop) continue;
+    const std::error_code error = acceptors_[i]->Start(loop.loop(), *this, accept_pause_);
+    if (error) Fail(error);
+  }
+}
+
+// ---- Accepting.
+
+bool Server::Impl::MayAdmit() {
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+    if (stops_ != Stops::kNone || open_ >= max_connections_) {
+      ++refused_;
+      return false;
+    }
+    ++open_;
+    ++accepted_;
+  }
+  if (!owns_group_) group_->ConnectionBegan();
+  return true;
+}
+
+void Server::Impl::Accepted(ConnectedSocket socket, internal::EventLoop& accepting) {
+  ServerLoop& loop = *loops_[next_loop_.fetch_add(1, std::memory_order_relaxed) % loops_.size()];
+  if (&loop.loop() == &accepting) {
+    loop.Serve(std::move(socket));
+  } else {
+    loop.Deal(std::move(socket));
+  }
+}
+
+void Server::Impl::AcceptFailed() {
+  MutexLock lock(mu_);
+  ++accept_errors_;
+}
+
+void Server::Impl::ListenerDied(std::error_code error) {
+  if (listening_.fetch_sub(1) == 1) Fail(error);
+}
+
+void Server::Impl::ConnectionRefused(std::error_code error) {
+  if (error) {
+    XTCP_LOG_LIMITED(kWarn, "a connection was refused: %s", error.message().c_str());
+  }
+  bool last = false;
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+    --open_;
+    if (error) {
+      --accepted_;
+      ++refused_;
+    } else {
+      ++closed_;
+    }
+    last = stops_ != Stops::kNone && open_ == 0;
+  }
+  if (!owns_group_) group_->ConnectionEnded({});
+  if (last) EndLoops();
+}
+
+void Server::Impl::ConnectionEnded(const StopReport& report) {
+  bool last = false;
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+    --open_;
+    ++closed_;
+    if (stops_ != Stops::kNone) {
+      report_.cut += report.cut;
+      report_.unsent_bytes += report.unsent_bytes;
+      report_.unacked_bytes += report.unacked_bytes;
+    }
+    last = stops_ != Stops::kNone && open_ == 0;
+  }
+  if (!owns_group_) group_->ConnectionEnded(report);
+  if (last) EndLoops();
+}
+
+// ---- Stopping.
+
+StopReport Server::Impl::Stop(StopMode mode) {
+  const bool waits = mode == StopMode::kGracefullyAndWait;
+  StopReport report;
+  StopWith(internal::Add(Stops::kNone, mode), &report);
+  if (!waits) return report;
+  if (InsideCallback()) {
+    report.error = Errc::kWouldDeadlock;
+    return report;
+  }
+  WaitForEnd();
+  MutexLock lock(mu_);
+  return report_;
+}
+
+StopReport Server::Impl::Stop(StopMode mode, Ended ended) {
+  StopReport report;
+  bool nothing_runs = false;
+  std::vector<Ended> tell;
+  try {
+    tell.reserve(1);
+    MutexLock lock(mu_);
+    nothing_runs = life_ == Life::kIdle || life_ == Life::kEnded;
+    if (ended != nullptr) (nothing_runs ? tell : ended_).push_back(std::move(ended));
+  } catch (const std::bad_alloc&) {
+    report.error = Errc::kNoMemory;
+    return report;
+  }
+  StopWith(internal::Add(Stops::kNone, mode), &report);
+  Tell(std::move(tell), nothing_runs);
+  return report;
+}
+
+void Server::Impl::StopWith(Stops stops, StopReport* report) {
+  // Nothing ever ran on the group: it is over at once.
+  const bool never_ran = !owns_group_ && group_->DetachIdle(*this);
+  bool tell = false;
+  bool end_loops = false;
+  bool idle = false;
+  {
+    MutexLock lock(mu_);
+    const Stops before = stops_;
+    // A graceful stop changes nothing after an immediate one.
+    stops_ = internal::Has(before, Stops::kNow) ? before : before | stops;
+    if (before == Stops::kNone) report_.connections = open_;
+    report->connections = report_.connections;
+    tell = stops_ != before && life_ == Life::kServing;
+    end_loops = tell && open_ == 0;
+    idle = life_ == Life::kIdle;
+    // Before the lock is released, since a second stop, which returns at once, promises it as well:
+    // from now on no Send is accepted.
+    if (tell) NoteStops(stops_);
+  }
+  if (never_ran) {
+    EndIdle();
+    return;
+  }
+  if (idle) CloseListeners();
+  if (tell) {
+    for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Post();
+  }
+  if (end_loops) EndLoops();
+}
+
+void Server::Impl::NoteStops(Stops stops) {
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->NoteStops(stops);
+}
+
+// A stop of the group is one of the server, from the first moment at which anybody here looks. What is
+// open then was open when the group's stop began: whatever ends comes through here first.
+void Server::Impl::FollowGroup() {
+  if (owns_group_ || stops_ != Stops::kNone) return;
+  const Stops group_stops = group_->core(0).context().group_stops.load();
+  if (group_stops == Stops::kNone) return;
+  stops_ = group_stops;
+  report_.connections = open_;
+  if (life_ == Life::kServing) NoteStops(stops_);
+}
+
+void Server::Impl::GroupStops(Stops stops) {
+  bool end_loops = false;
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+    stops_ = internal::Has(stops_, Stops::kNow) ? stops_ : stops_ | stops;
+    NoteStops(stops_);
+    end_loops = open_ == 0;
+  }
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Post();
+  if (end_loops) EndLoops();
+}
+
+void Server::Impl::LoopStops(ServerLoop& loop) {
+  for (std::size_t i = 0; i < acceptors_.size(); ++i) {
+    if (loops_[LoopOfListener(i)].get() == &loop) acceptors_[i]->Close();
+  }
+}
+
+void Server::Impl::EndLoops() {
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->RequestEnd();
+}
+
+void Server::Impl::LoopEnded() {
+  if (loops_left_.fetch_sub(1) > 1) return;
+  const std::shared_ptr<Impl> self = std::move(self_);
+  if (owns_group_) {
+    group_->Detach(*this);
+    group_->Stop(StopMode::kImmediately);  // `Serve` returns, and ends the server
+    return;
+  }
+  End();
+  group_->Detach(*this);
+}
+
+void Server::Impl::EndIdle() {
+  const std::shared_ptr<Impl> self = std::move(self_);
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+  }
+  End(true);
+}
+
+void Server::Impl::CloseListeners() {
+  for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Close();
+}
+
+void Server::Impl::End(bool never_ran) {
+  const internal::CancellationOff off;
+  CloseListeners();
+  std::vector<Ended> tell;
+  {
+    MutexLock lock(mu_);
+    life_ = Life::kEnded;
+    tell.swap(ended_);
+    changed_.NotifyAll();
+  }
+  Tell(std::move(tell), never_ran);
+}
+
+// As tasks of a loop; directly, when none runs.
+void Server::Impl::Tell(std::vector<Ended> those, bool directly) {
+  StopReport report;
+  {
+    MutexLock lock(mu_);
+    report = report_;
+  }
+  for (Ended& ended : those) {
+    std::error_code error = Errc::kNoLoop;
+    try {
+      if (!directly) {
+        Task task([ended, report] { ended(report); });
+        error = group_->core(0).context().tasks.Push(std::move(task));
+      }
+    } catch (const std::bad_alloc&) {
+      error = Errc::kNoMemory;
+    }
+    if (!error) continue;
+    const internal::CallbackScope scope;
+    ended(report);
+  }
+}
+
+// A loop is broken, or no listener is left: stop gracefully, and return the first such error from
+// `Serve`.
+void Server::Impl::Fail(std::error_code error) {
+  {
+    MutexLock lock(mu_);
+    if (!error_) error_ = error;
+  }
+  Stop(StopMode::kGracefullyButNotWait);
+}
+
+void Server::Impl::WaitForEnd() {
+  const auto runs = [this] {
+    MutexLock lock(mu_);
+    return life_ == Life::kStarting || life_ == Life::kServing;
+  };
+  while (group_->IsTurnedHere() && runs()) {
+    if (group_->RunOnce(std::chrono::seconds(1))) break;
+  }
+  MutexLock lock(mu_);
+  while (life_ == Life::kStarting || life_ == Life::kServing) changed_.Wait(mu_);
+}
+
+bool Server::Impl::IsStopped() const {
+  MutexLock lock(mu_);
+  return stops_ != Stops::kNone || life_ == Life::kEnded || (!owns_group_ && group_->IsStopped());
+}
+
+// ---- Counting.
+
+std::size_t Server::Impl::ConnectionCount() const {
+  MutexLock lock(mu_);
+  return open_;
+}
+
+ServerStats Server::Impl::Stats() const {
+  ServerStats stats;
+  {
+    MutexLock lock(mu_);
+    stats.accepted = accepted_;
+    stats.refused = refused_;
+    stats.closed = closed_;
+    stats.accept_errors = accept_errors_;
+    if (life_ == Life::kIdle || life_ == Life::kStarting) return stats;
+  }
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) {
+    const internal::LoopTotals& totals = loop->totals();
+    stats.exceptions += totals.exceptions.load(std::memory_order_relaxed);
+    stats.received_bytes += totals.received_bytes.load(std::memory_order_relaxed);
+    stats.unacked_bytes += totals.unacked_bytes.load(std::memory_order_relaxed);
+    // In this order: what was written had been accepted before.
+    stats.written_bytes += totals.written_bytes.load(std::memory_order_acquire);
+    stats.accepted_bytes += totals.accepted_bytes.load(std::memory_order_relaxed);
+  }
+  stats.unsent_bytes = stats.accepted_bytes - stats.written_bytes;
+  return stats;
+}
+
+}  // namespace xtcp

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <xtcp/server.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <system_error>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/thread_annotations.h"
+#include "loop/group.h"
+#include "loop/stops.h"
+#include "server/acceptor.h"
+#include "server/server_loop.h"
+#include "socket/socket.h"
+
+namespace xtcp {
+
+// All of a server that must live until it has ended, whatever becomes of the `Server`.
+//
+// It lives on a group of loops, its own or one that it shares, with a `ServerLoop` on each of them.
+//
+// How it stops: `Stop` notes the stop and posts it to every loop. Each closes its listeners and ends its
+// connections. When the last connection is gone the loops are told to end; when all of them have, the
+// server is over: it leaves its group, and those who wait are released.
+class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
+                           public internal::ServerLoop::Owner,
+                           public internal::AcceptSink,
+                           public internal::Member {
+ public:
+  using Ended = std::function<void(const StopReport&)>;
+
+  Impl(Options options, std::shared_ptr<internal::Group> group, bool owns_group);
+
+  std::error_code Listen(std::string_view address);
+  std::error_code Adopt(int fd);
+  std::error_code Start();
+  std::error_code Serve();
+  StopReport Stop(StopMode mode) XTCP_EXCLUDES(mu_);
+  StopReport Stop(StopMode mode, Ended ended) XTCP_EXCLUDES(mu_);
+  void WaitForEnd() XTCP_EXCLUDES(mu_);
+  bool IsStopped() const XTCP_EXCLUDES(mu_);
+  std::vector<Address> Addresses() const XTCP_EXCLUDES(mu_);
+  std::size_t ConnectionCount() const XTCP_EXCLUDES(mu_);
+  ServerStats Stats() const XTCP_EXCLUDES(mu_);
+
+ private:
+  enum class Life { kIdle, kStarting, kServing, kEnded };
+
+  // ServerLoop::Owner.
+  void ConnectionRefused(std::error_code error) override;
+  void ConnectionEnded(const StopReport& report) override;
+  void GroupStops(internal::Stops stops) override;
+  void LoopBegins(internal::ServerLoop& loop) override;
+  void LoopStops(internal::ServerLoop& loop) override;
+  void LoopFailed(std::error_code error) override { Fail(error); }
+  void LoopEnded() override;
+
+  // AcceptSink.
+  bool MayAccept() const override { return !loops_.front()->IsStopping(); }
+  bool MayAdmit() override;
+  void Accepted(internal::ConnectedSocket socket, internal::EventLoop& loop) override;
+  void SetUpFailed(std::error_code error) override { ConnectionRefused(error); }
+  void AcceptFailed() override;
+  void ListenerDied(std::error_code error) override;
+
+  // Member.
+  void GroupRuns() override;
+  void EndIdle() override;
+
+  std::error_code AddListener(internal::UniqueFd& fd, internal::SocketFile& file,
+                              const internal::TcpOptions* apply);
+
+  // Makes what it needs on each loop, and joins the group.
+  std::error_code Begin();
+  std::error_code MakeLoops();
+  std::error_code FindLimit();
+  std::error_code ServeOnOwnGroup();
+
+  void StopWith(internal::Stops stops, StopReport* report) XTCP_EXCLUDES(mu_);
+  void FollowGroup() XTCP_REQUIRES(mu_);
+  void NoteStops(internal::Stops stops) XTCP_REQUIRES(mu_);
+  void Fail(std::error_code error);
+  void EndLoops();
+  void CloseListeners();
+
+  // It is over: tells those who want to know.
+  void End(bool never_ran = false) XTCP_EXCLUDES(mu_);
+  void Tell(std::vector<Ended> those, bool directly);
+
+  // Where the i-th listener accepts.
+  std::size_t LoopOfListener(std::size_t i) const { return owns_group_ ? 0 : i % loops_.size(); }
+
+  const Options options_;
+  const internal::TcpOptions tcp_;
+  const std::shared_ptr<internal::Group> group_;
+  const bool owns_group_;
+
+  // Written before the server joins its group; each acceptor then belongs to its loop.
+  std::vector<std::unique_ptr<internal::ServerLoop>> loops_;
+  std::vector<std::unique_ptr<internal::Acceptor>> acceptors_;
+  std::size_t max_connections_ = 0;
+  std::shared_ptr<Impl> self_;  // while it lives on the group
+
+  std::atomic<std::size_t> next_loop_{0};
+  std::atomic<std::size_t> listening_{0};
+  std::atomic<std::size_t> loops_left_{0};  // that have not ended
+  internal::AcceptPause accept_pause_;
+
+  mutable internal::Mutex mu_;
+  internal::CondVar changed_;
+  Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
+  internal::Stops stops_ XTCP_GUARDED_BY(mu_) = internal::Stops::kNone;
+  std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // admitted and not ended
+  StopReport report_ XTCP_GUARDED_BY(mu_);
+  std::vector<Ended> ended_ XTCP_GUARDED_BY(mu_);
+  std::error_code error_ XTCP_GUARDED_BY(mu_);
+  std::vector<Address> addresses_ XTCP_GUARDED_BY(mu_);
+  std::uint64_t accepted_ XTCP_GUARDED_BY(mu_) = 0;
+  std::uint64_t refused_ XTCP_GUARDED_BY(mu_) = 0;
+  std::uint64_t closed_ XTCP_GUARDED_BY(mu_) = 0;
+  std::uint64_t accept_errors_ XTCP_GUARDED_BY(mu_) = 0;
+};
+
+}  // namespace xtcp
