@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 command -v gnuplot >/dev/null || { echo 'gnuplot is missing: make bench-deps' >&2; exit 1; }
 
 page=docs/benchmarks.md
-folder=build/bench-report
+folder=${BUILD:-build}/bench-report
 rm -rf "$folder"
 mkdir -p "$folder" docs/benchmarks
 XTCP_BENCH_CSV=$folder bench/run.sh peers echo threads growth micro | tee "$folder/tables.md"

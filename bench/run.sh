@@ -7,7 +7,7 @@
 export LC_ALL=C
 cd "$(dirname "$0")/.." || exit 1
 
-programs=build/release/bench
+programs=${BUILD:-build}/release/bench
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 compiler=$("${CXX:-g++}" --version 2>/dev/null | head -n 1)
 commit=$(git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)

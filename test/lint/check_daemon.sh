@@ -3,8 +3,8 @@
 # waiting, a second one immediately; then it prints what was lost, which its exit status tells, too.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
-daemon=build/release/demo/daemon
-if [ ! -x $daemon ]; then
+daemon=${BUILD:-build}/release/demo/daemon
+if [ ! -x "$daemon" ]; then
   echo "$daemon is missing: make programs-demo"
   exit 1
 fi
@@ -32,7 +32,7 @@ said() {  # pattern
 }
 
 start() {
-  $daemon 127.0.0.1:0 2>"$log" &
+  "$daemon" 127.0.0.1:0 2>"$log" &
   pid=$!
   said 'sends back what comes to ' || exit 1
   port=$(sed -nE 's/.* comes to 127\.0\.0\.1:([0-9]+);.*/\1/p' "$log")

@@ -1,11 +1,15 @@
 #!/bin/bash
 # Every source is as clang-format leaves it. --fix formats them. Files that git does not know yet
-# are looked at too. clang-format 14, since versions differ in what they like.
+# are looked at too. Only clang-format 14 will do, since versions differ in what they like.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
 
 format=clang-format-14
 command -v $format >/dev/null || format=clang-format
+if ! $format --version 2>/dev/null | grep -q 'version 14\.'; then
+  echo "clang-format 14 is not here"
+  exit 77
+fi
 
 mapfile -t files < <(find . \( -path ./build -o -path ./.git \) -prune -o \
   \( -name '*.h' -o -name '*.cc' \) -print | sort)

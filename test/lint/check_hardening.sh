@@ -4,7 +4,8 @@
 # does not tell.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
-archive=${1:-build/release/libxtcp.a}
+build=${BUILD:-build}
+archive=${1:-$build/release/libxtcp.a}
 if [ ! -e "$archive" ]; then
   echo "$archive is missing: make"
   exit 1
@@ -20,12 +21,21 @@ complain() {
 members=$(ar t "$archive" | sort)
 [ -n "$members" ] || complain "$archive is empty"
 
-# Control-flow protection: a program has it only if each of its objects does.
-protected=$(readelf -nW "$archive" | awk '
-  /^File: / { file = $2; sub(/.*\(/, "", file); sub(/\)$/, "", file) }
-  /x86 feature:/ && /IBT/ && /SHSTK/ { print file }' | sort)
-missing=$(comm -23 <(echo "$members") <(echo "$protected"))
-[ -z "$missing" ] || complain "without -fcf-protection: $missing"
+# Protection of branches and returns: a program has it only if each of its objects does. Not every
+# processor has one.
+machine=$(readelf -hW "$archive" | sed -n 's/^ *Machine: *//p' | sort -u)
+case $machine in
+  *X86-64 | *80386) property='x86 feature: IBT, SHSTK' ;;
+  AArch64) property='AArch64 feature: BTI, PAC' ;;
+  *) property= ;;
+esac
+if [ -n "$property" ]; then
+  protected=$(readelf -nW "$archive" | awk -v property="$property" '
+    /^File: / { file = $2; sub(/.*\(/, "", file); sub(/\)$/, "", file) }
+    index($0, property) { print file }' | sort)
+  missing=$(comm -23 <(echo "$members") <(echo "$protected"))
+  [ -z "$missing" ] || complain "without the property '$property': $missing"
+fi
 
 # One object without this section, or with a flag X on it, gives the program an executable stack.
 quiet=$(readelf -SW "$archive" | awk '
@@ -51,13 +61,13 @@ grep -qE '^log\.o __v?snprintf_chk$' <<<"$uses" || complain "without _FORTIFY_SO
 grep -qE ' _ZSt21__glibcxx_assert_fail' <<<"$uses" || complain "without _GLIBCXX_ASSERTIONS"
 
 # Which level of _FORTIFY_SOURCE, no object tells. The last one on a command line counts.
-command=$(env -u MAKEFLAGS -u MAKELEVEL make -Bn build/release/obj/lib/base/log.o | grep -e ' -c ')
+command=$(env -u MAKEFLAGS -u MAKELEVEL make -Bn V=1 "$build/release/obj/lib/base/log.o" | grep -e ' -c ')
 level=$(grep -oE -e '-[DU]_FORTIFY_SOURCE[=0-9]*' <<<"$command" | tail -1)
 [ "$level" = -D_FORTIFY_SOURCE=3 ] || complain "compiled with '$level', not -D_FORTIFY_SOURCE=3"
 
 # --- Programs. -----------------------------------------------------------------------------------
 
-programs=$(find build/release/demo build/plain/test -maxdepth 1 -type f -perm -u+x 2>/dev/null | sort)
+programs=$(find "$build/release/demo" "$build/plain/test" -maxdepth 1 -type f -perm -u+x 2>/dev/null | sort)
 [ -n "$programs" ] || complain "no program is built: make programs-demo"
 for program in $programs; do
   headers=$(readelf -hldW "$program") || { complain "$program is no program"; continue; }

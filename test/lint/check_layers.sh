@@ -13,8 +13,9 @@
 # Public headers are for everybody and include only each other. Nothing goes round in a circle.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
-archive=${1:-build/release/libxtcp.a}
-objects=${2:-build/release/obj/lib}
+build=${BUILD:-build}
+archive=${1:-$build/release/libxtcp.a}
+objects=${2:-$build/release/obj/lib}
 
 below() {  # folder: itself and those it may need
   case $1 in

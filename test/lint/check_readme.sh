@@ -11,5 +11,6 @@ if [ -z "$program" ]; then
 fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-g++ -std=c++20 -Wall -Wextra -Werror -Iinclude -x c++ - -x none build/release/libxtcp.a -pthread \
+${CXX:-g++} -std=c++20 -Wall -Wextra -Werror -Iinclude -x c++ - -x none \
+  "${BUILD:-build}/release/libxtcp.a" -pthread \
   -o "$folder/readme" <<<"$program" 2>&1

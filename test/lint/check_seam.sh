@@ -3,7 +3,7 @@
 # of the archive refers to one. And what is private has hidden visibility.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
-archive=${1:-build/release/libxtcp.a}
+archive=${1:-${BUILD:-build}/release/libxtcp.a}
 if [ ! -e "$archive" ]; then
   echo "$archive is missing: make"
   exit 1

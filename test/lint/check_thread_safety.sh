@@ -4,6 +4,10 @@
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
 
+if ! command -v clang++ >/dev/null; then
+  echo "clang++ is not here"
+  exit 77
+fi
 sources=$(find lib -name '*.cc' | sort)
 if [ -z "$sources" ]; then
   echo "no sources"
