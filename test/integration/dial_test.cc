@@ -160,7 +160,7 @@ TEST_CASE("a connect that hangs ends at connect_timeout", "[M31][M32][R8]") {
   REQUIRE(events->Verify() == "");
 }
 
-TEST_CASE("the next address of a name is tried", "[M32]") {
+TEST_CASE("the next address of a name is tried", "[M32][names]") {
   if (!HasLocalhost()) return;
   // "localhost" is ::1 and 127.0.0.1, or only the latter; the listener is on that one.
   auto events = std::make_shared<EventRecorder>();

@@ -1,8 +1,3 @@
-// For Catch2's listeners; the precompiled header defines it too.
-#ifndef CATCH_CONFIG_EXTERNAL_INTERFACES
-#define CATCH_CONFIG_EXTERNAL_INTERFACES
-#endif
-
 #include "support/leak_guard.h"
 
 #include <dirent.h>
@@ -46,7 +41,7 @@ void ForEachEntry(const char* path, Visit visit) {
 
 class LeakGuard : public Catch::TestEventListenerBase {
  public:
-  using TestEventListenerBase::TestEventListenerBase;
+  using Catch::TestEventListenerBase::TestEventListenerBase;
 
   // The thread sanitizer starts a thread of its own with the program's first one.
   void testRunStarting(const Catch::TestRunInfo&) override {
@@ -86,7 +81,7 @@ class LeakGuard : public Catch::TestEventListenerBase {
     if (stats.totals.assertions.failed == 0) return;
     std::fprintf(stderr, "replay: XTCP_SEED=%llu %s \"%s\"\n",
                  static_cast<unsigned long long>(Seed()), program_invocation_name,
-                 stats.testInfo.name.c_str());
+                 Catch::NameOf(stats).c_str());
   }
 
  private:

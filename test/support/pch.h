@@ -9,8 +9,6 @@
 #include <any>
 #include <array>
 #include <atomic>
-// Catch2's listeners, for leak_guard.cc.
-#define CATCH_CONFIG_EXTERNAL_INTERFACES
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <cstddef>
