@@ -66,8 +66,9 @@ int Fstat(int fd, struct stat* status) { return ::fstat(fd, status); }
 int Unlink(const char* path) { return ::unlink(path); }
 int OpenFile(const char* path, int flags, mode_t mode) { return ::open(path, flags, mode); }
 int Flock(int fd, int operation) { return ::flock(fd, operation); }
+// The type of the first parameter is the C library's: glibc has an enumeration, musl an int.
 int GetRlimit(int resource, rlimit* limit) {
-  return ::getrlimit(static_cast<__rlimit_resource_t>(resource), limit);
+  return ::getrlimit(static_cast<decltype(RLIMIT_NOFILE)>(resource), limit);
 }
 int AvailableProcessors() {
   cpu_set_t set;
