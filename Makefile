@@ -40,7 +40,7 @@ say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
 # --- What can be made ----------------------------------------------------------------------------
 
 .PHONY: all
-all: $(BUILD)/release/libxtcp.a ## the library: build/release/libxtcp.a
+all: $(addprefix $(BUILD)/release/,libxtcp.a libxtcp_pic.a libxtcp.so) ## the library: archives and shared, in build/release
 
 .PHONY: deps bench-deps
 deps: ## install what the other goals need that you name: `make deps test` (as root, Debian and Ubuntu)

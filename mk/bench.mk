@@ -18,7 +18,7 @@ $(BUILD)/release/obj/bench/%.o: bench/%.cc | $(DEPS_FIRST)
 $(BENCH_PROGRAMS): $(BUILD)/release/%: $(BUILD)/release/obj/%.o $(BENCH_SUPPORT) $(BUILD)/release/libxtcp.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(LINK) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/release/libxtcp.a $(LDLIBS) -o $@
+	$(Q)$(CXX) $(LINK) $(USER_LDFLAGS) $(filter %.o,$^) $(BUILD)/release/libxtcp.a $(LDLIBS) -o $@
 
 # It looks inside the library, and replaces its seam.
 NO_KERNEL := $(BUILD)/release/obj/bench/micro/no_kernel.o
@@ -35,7 +35,7 @@ $(BENCH_TOOLS) $(BENCH_PEERS): $(BUILD)/release/%: %.cc
 	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
 	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
 	  $(CXX) $(BENCH_FLAGS) $(USER_CXXFLAGS) $(filter %.cc,$^) \
-	    $(LINK) $(LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
+	    $(LINK) $(USER_LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
 	fi
 
 -include $(patsubst $(BUILD)/release/%,$(BUILD)/release/obj/%.o.d,$(BENCH_PROGRAMS)) \

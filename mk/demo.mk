@@ -38,7 +38,7 @@ $(GEN)/chat.pb.cc $(GEN)/chat.pb.h &: demo/chat.proto | $(DEPS_FIRST)
 $(DEMO_PROGRAMS): $(BUILD)/release/%: $(BUILD)/release/obj/%.o $(BUILD)/release/libxtcp.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CXX) $(LINK) $(LDFLAGS) $(filter %.o,$^) $(BUILD)/release/libxtcp.a $(DEMO_LIBS) $(LDLIBS) -o $@
+	$(Q)$(CXX) $(LINK) $(USER_LDFLAGS) $(filter %.o,$^) $(BUILD)/release/libxtcp.a $(DEMO_LIBS) $(LDLIBS) -o $@
 
 $(BUILD)/release/demo/protobuf_chat: DEMO_LIBS = $(SPDLOG_LIBS) $(PROTOBUF_LIBS)
 $(BUILD)/release/demo/protobuf_chat: $(PROTOBUF_OBJS_release)

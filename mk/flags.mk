@@ -2,6 +2,7 @@
 # ours.
 
 USER_CXXFLAGS = $(CPPFLAGS) $(CXXFLAGS)
+USER_LDFLAGS = $(CXXFLAGS) $(LDFLAGS)
 
 STD = -std=c++20 -pthread
 # -Wno-error=cpp: the C library warns about _FORTIFY_SOURCE where CXXFLAGS has -O0.

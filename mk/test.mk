@@ -48,7 +48,7 @@ $(BUILD)/$1/test/$2: $$(OBJS_$1_$2) $(BUILD)/$(CONFIG_$1)/libxtcp.a \
     $$(call changed,$(BUILD)/$1/test/$2.list,$$(OBJS_$1_$2))
 	@mkdir -p $$(@D)
 	$$(call say,LINK,$$@)
-	$$(Q)$$(CXX) $$(LINK) $$(LINK_$1) $$(LDFLAGS) $$(OBJS_$1_$2) $(BUILD)/$(CONFIG_$1)/libxtcp.a \
+	$$(Q)$$(CXX) $$(LINK) $$(LINK_$1) $$(USER_LDFLAGS) $$(OBJS_$1_$2) $(BUILD)/$(CONFIG_$1)/libxtcp.a \
 	  $$(CATCH_LIBS) $$(SPDLOG_LIBS) $(if $(filter demo,$2),$$(PROTOBUF_LIBS)) $$(LDLIBS) -o $$@
 	@echo '$$(OBJS_$1_$2)' >$$@.list
 endef

@@ -151,7 +151,7 @@ class XTCP_API Protocol {
   // Packs into `*out`, which is replaced: for packing once and sending to many. On an error, the
   // same as `SendPacket` would give (`Errc::kBadPacket`, `Errc::kNoMemory`, or the packer's own),
   // `*out` is empty. The library does not call it. Any thread.
-  std::error_code Pack(const Packet& packet, std::vector<std::byte>* out) const;
+  XTCP_CONTAINERS std::error_code Pack(const Packet& packet, std::vector<std::byte>* out) const;
 };
 
 }  // namespace xtcp

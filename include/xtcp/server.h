@@ -103,7 +103,7 @@ class XTCP_API Server {
   bool IsStopped() const;
 
   // Where it listens, or listened, in the order of `Listen` and `Adopt`.
-  std::vector<Address> Addresses() const;
+  XTCP_CONTAINERS std::vector<Address> Addresses() const;
 
   // Connections that are admitted and not closed. One that delivers `kClosed` does not count any more:
   // its descriptor is closed, and its place under `Options::max_connections` is free.

@@ -12,7 +12,4 @@
 #include <xtcp/protocol.h>
 #include <xtcp/server.h>
 #include <xtcp/stop_mode.h>
-
-#define XTCP_VERSION_MAJOR 0
-#define XTCP_VERSION_MINOR 1
-#define XTCP_VERSION_PATCH 0
+#include <xtcp/version.h>
