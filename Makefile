@@ -109,3 +109,4 @@ include mk/demo.mk
 include mk/bench.mk
 include mk/test.mk
 include mk/install.mk
+include mk/docs.mk

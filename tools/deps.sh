@@ -18,9 +18,14 @@ catch     /usr/include/catch2/catch.hpp|/usr/include/catch2/catch_all.hpp catch2
 lint      ?clang++                           clang               clang               clang
 lint      ?clang-format-14                   clang-format-14     -                   -
 lint      ?strace                            strace              strace              strace
+lint      ?doxygen                           doxygen             doxygen             doxygen
+docs      doxygen                            doxygen             doxygen             doxygen
 tidy      clang++                            clang               clang               clang
 tidy      clang-tidy                         clang-tidy          clang-tools-extra   clang
 format    clang-format-14                    clang-format-14     -                   -
+install   cmake                              cmake               cmake               cmake
+install   meson                              meson               meson               meson
+install   ninja                              ninja-build         ninja-build         ninja
 bench     gnuplot                            gnuplot-nox         gnuplot             gnuplot
 bench     valgrind                           valgrind            valgrind            valgrind
 bench     /usr/include/asio.hpp              libasio-dev         asio-devel          asio
@@ -34,6 +39,8 @@ groups_of() {  # goal
     test | lint) echo compile pkgconfig protobuf spdlog catch lint ;;
     test-* | check | soak | programs-*) echo compile pkgconfig protobuf spdlog catch ;;
     compile_commands.json) echo compile pkgconfig protobuf spdlog ;;
+    installcheck) echo compile pkgconfig protobuf spdlog install ;;
+    docs) echo docs ;;
     tidy) echo tidy ;;
     format | format-check) echo format ;;
     bench-peers | bench-report) echo compile bench ;;

@@ -26,12 +26,14 @@ class XTCP_API Address {
   // 0 for a Unix socket.
   std::uint16_t Port() const noexcept { return port_; }
 
+  // Whether it is a Unix socket, with a path, an abstract name or none.
   bool IsUnix() const noexcept { return kind_ == Kind::kUnix; }
 
   // "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@abstract". `Listen` and `DialAndServe` parse
   // it back. An unnamed Unix peer is "unix:".
   std::string ToString() const;
 
+  // Whether all parts are the same, the port and the zone too.
   bool operator==(const Address&) const = default;
 
  private:

@@ -17,6 +17,7 @@ namespace xtcp {
 // Lifetime: the span must outlive the writer.
 class XTCP_API Writer {
  public:
+  // Begins at the beginning of `out`.
   explicit Writer(std::span<std::byte> out) noexcept : out_(out) {}
 
   // Each writes the whole value and returns true, or writes nothing and returns false. `Be` is
@@ -35,6 +36,7 @@ class XTCP_API Writer {
   // which is a failure. `n` = 0 gives an empty span and is none.
   std::span<std::byte> Claim(std::size_t n) noexcept;
 
+  // Bytes written, bytes that still fit, and whether a write has failed.
   std::size_t written() const noexcept { return written_; }
   std::size_t remaining() const noexcept { return out_.size() - written_; }
   bool failed() const noexcept { return failed_; }
@@ -53,8 +55,10 @@ class XTCP_API Writer {
 // Lifetime: the views it gives point into the span.
 class XTCP_API Reader {
  public:
+  // Begins at the beginning of `in`.
   explicit Reader(std::span<const std::byte> in) noexcept : in_(in) {}
 
+  // Each reads a whole value, or fails and returns 0. `Be` is big-endian, `Le` little-endian.
   std::uint8_t U8() noexcept;
   std::uint16_t U16Be() noexcept;
   std::uint32_t U32Be() noexcept;
@@ -67,6 +71,7 @@ class XTCP_API Reader {
   std::span<const std::byte> Bytes(std::size_t n) noexcept;
   std::string_view Text(std::size_t n) noexcept;
 
+  // Bytes read, bytes that are left, and whether a read has failed.
   std::size_t consumed() const noexcept { return consumed_; }
   std::size_t remaining() const noexcept { return in_.size() - consumed_; }
   bool failed() const noexcept { return failed_; }

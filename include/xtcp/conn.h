@@ -44,12 +44,12 @@ XTCP_API std::string_view ToString(CloseReason reason) noexcept;
 
 // A snapshot of one connection's account. From `kClosed` (or a failed dial) on it is final.
 struct ConnStats {
-  std::uint64_t received_bytes = 0;
-  std::uint64_t received_packets = 0;
-  std::uint64_t accepted_bytes = 0;  // by `Send` and `SendPacket`
-  std::uint64_t accepted_sends = 0;
-  std::uint64_t refused_sends = 0;
-  std::uint64_t written_bytes = 0;  // taken by the kernel
+  std::uint64_t received_bytes = 0;    // taken from the kernel
+  std::uint64_t received_packets = 0;  // delivered with `kRecv`
+  std::uint64_t accepted_bytes = 0;    // by `Send` and `SendPacket`
+  std::uint64_t accepted_sends = 0;    // calls of the two that succeeded
+  std::uint64_t refused_sends = 0;     // and that did not
+  std::uint64_t written_bytes = 0;     // taken by the kernel
 
   // Of `written_bytes`, those that the peer's kernel had not acknowledged just before `close`
   // (SIOCOUTQ, tcp(7)), less the one that our FIN adds; 0 on Unix sockets and until the end. An
@@ -60,6 +60,7 @@ struct ConnStats {
   // From accept or connect to now, or to the end.
   std::chrono::milliseconds age{0};
 
+  // Why it ended, and with which error, if that is one.
   CloseReason reason = CloseReason::kNone;
   std::error_code error{};
 

@@ -60,11 +60,13 @@ enum class Errc {
 // The category of `Errc`; its name is "xtcp". Any thread.
 XTCP_API const std::error_category& ErrorCategory() noexcept;
 
+// What makes an `Errc` a std::error_code. Any thread.
 inline std::error_code make_error_code(Errc code) noexcept {
   return {static_cast<int>(code), ErrorCategory()};
 }
 
 }  // namespace xtcp
 
+// So that an `Errc` is a std::error_code wherever one is wanted.
 template <>
 struct std::is_error_code_enum<xtcp::Errc> : std::true_type {};

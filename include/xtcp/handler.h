@@ -11,6 +11,8 @@
 namespace xtcp {
 
 class Conn;
+
+// How a connection is held, by all who hold it; see `Conn`.
 using ConnPtr = std::shared_ptr<Conn>;
 
 // One connection's events, in this order: `kAccept` on a server or `kConnected` on a dialled

@@ -93,13 +93,14 @@ class XTCP_API Packet {
   };
 };
 
+// How a packet is held, by one at a time.
 using PacketPtr = std::unique_ptr<Packet>;
 
 // The answer of `Protocol::Unpack`.
 struct UnpackResult {
-  PacketPtr packet{};
-  std::size_t size = 0;  // bytes of the view that this answer consumes
-  std::error_code error{};
+  PacketPtr packet{};       // the packet, if there is one
+  std::size_t size = 0;     // bytes of the view that this answer consumes
+  std::error_code error{};  // what is wrong with them, given to `Handler::OnUnpackError`
 
   // With "more bytes are needed": how many in all, counted from the beginning of the view. `Unpack` is
   // not called again until so many wait. 0, or not more than the view: with the next bytes.

@@ -28,7 +28,7 @@ struct ServerStats {
   std::uint64_t accept_errors = 0;  // see above
   std::uint64_t exceptions = 0;     // that left user code
 
-  std::uint64_t received_bytes = 0;
+  std::uint64_t received_bytes = 0;  // taken from the kernel
   std::uint64_t accepted_bytes = 0;  // by `Send`
   std::uint64_t written_bytes = 0;   // taken by the kernel
   std::uint64_t unsent_bytes = 0;    // queued now, or dropped at a close
@@ -109,6 +109,7 @@ class XTCP_API Server {
   // its descriptor is closed, and its place under `Options::max_connections` is free.
   std::size_t ConnectionCount() const;
 
+  // The totals now; after `Serve` the final ones.
   ServerStats Stats() const;
 
  private:

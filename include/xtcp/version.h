@@ -4,6 +4,7 @@
 
 #include <string_view>
 
+// The version of the headers in its parts.
 #define XTCP_VERSION_MAJOR 0
 #define XTCP_VERSION_MINOR 1
 #define XTCP_VERSION_PATCH 0

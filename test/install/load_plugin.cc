@@ -33,7 +33,7 @@ bool RunOnce(const char* file) {
     std::puts(::dlerror());
     return false;
   }
-  const auto run = reinterpret_cast<int (*)()>(::dlsym(plugin, "RunPlugin"));
+  const auto run = reinterpret_cast<int (*)()>(::dlsym(plugin, "EchoItself"));
   const bool good = run != nullptr && run() == 0;
   return ::dlclose(plugin) == 0 && good;
 }

@@ -8,7 +8,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 compile() { ${CXX:-g++} -std=c++20 -O1 -pthread -Wall -Wextra -Werror -Iinclude "$@" 2>&1; }
-compile -fPIC -c test/install/plugin.cc -o "$folder/plugin.o" &&
+compile -fPIC -c test/install/consumer/echo_itself.cc -o "$folder/plugin.o" &&
   compile -shared "$folder/plugin.o" "$library/libxtcp_pic.a" -o "$folder/archive.so" &&
   compile -shared "$folder/plugin.o" "$library/libxtcp.so" -Wl,-rpath,"$library" -o "$folder/shared.so" &&
   compile test/install/load_plugin.cc -ldl -o "$folder/load_plugin" || exit 1

@@ -1,4 +1,5 @@
-// A plug-in that holds the library and runs a server: load_plugin.cc loads it.
+// A server and a client in one process. It is the body of the programs of this folder, and a plug-in
+// that ../load_plugin.cc loads.
 
 #include <xtcp/xtcp.h>
 
@@ -44,7 +45,7 @@ struct Client : xtcp::Handler {
 }  // namespace
 
 // 0 if all went well.
-extern "C" XTCP_API int RunPlugin() {
+extern "C" XTCP_API int EchoItself() {
   const auto protocol = std::make_shared<ByteProtocol>();
   xtcp::Options options{std::make_shared<Echo>(), protocol};
   options.loops = 2;
