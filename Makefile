@@ -32,7 +32,7 @@ endif
 .DEFAULT_GOAL := all
 
 # With one of these among the goals, whatever runs a tool waits for it.
-DEPS_FIRST := $(filter deps bench-deps,$(MAKECMDGOALS))
+DEPS_FIRST := $(filter deps bench-deps cross-deps,$(MAKECMDGOALS))
 
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$1' '$2')
@@ -110,3 +110,4 @@ include mk/bench.mk
 include mk/test.mk
 include mk/install.mk
 include mk/docs.mk
+include mk/cross.mk

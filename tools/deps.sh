@@ -26,6 +26,15 @@ format    clang-format-14                    clang-format-14     -              
 install   cmake                              cmake               cmake               cmake
 install   meson                              meson               meson               meson
 install   ninja                              ninja-build         ninja-build         ninja
+cross     aarch64-linux-gnu-g++              g++-aarch64-linux-gnu   gcc-c++-aarch64-linux-gnu aarch64-linux-gnu-gcc
+cross     arm-linux-gnueabihf-g++            g++-arm-linux-gnueabihf - -
+cross     s390x-linux-gnu-g++                g++-s390x-linux-gnu     gcc-c++-s390x-linux-gnu   -
+cross     qemu-s390x-static|qemu-s390x       qemu-user-static        qemu-user-static          qemu-user-static
+cross     ss                                 iproute2                iproute                   iproute2
+debian    dpkg-buildpackage                  dpkg-dev            -                   -
+debian    dh                                 debhelper           -                   -
+debian    lintian                            lintian             -                   -
+fresh     debootstrap                        debootstrap         debootstrap         debootstrap
 bench     gnuplot                            gnuplot-nox         gnuplot             gnuplot
 bench     valgrind                           valgrind            valgrind            valgrind
 bench     /usr/include/asio.hpp              libasio-dev         asio-devel          asio
@@ -37,10 +46,13 @@ groups_of() {  # goal
   case $1 in
     demo) echo compile pkgconfig protobuf spdlog ;;
     test | lint) echo compile pkgconfig protobuf spdlog catch lint ;;
+    test-cross) echo compile catch cross ;;
     test-* | check | soak | programs-*) echo compile pkgconfig protobuf spdlog catch ;;
     compile_commands.json) echo compile pkgconfig protobuf spdlog ;;
     installcheck) echo compile pkgconfig protobuf spdlog install ;;
     docs) echo docs ;;
+    debcheck) echo compile debian ;;
+    fresh) echo fresh ;;
     tidy) echo tidy ;;
     format | format-check) echo format ;;
     bench-peers | bench-report) echo compile bench ;;
@@ -74,8 +86,9 @@ look() {  # group...
     ! present "${thing#\?}" || continue
     case $manager in dnf) package=$dnf ;; pacman) package=$pacman ;; *) package=$apt ;; esac
     case " $needed $optional $package " in *" $package "*" $package "*) continue ;; esac
-    case $thing in
-      \?*) [ "$package" = - ] || optional="$optional $package" ;;
+    case $package:$thing in
+      -:*) echo "deps: there is no package with ${thing#\?} here" >&2 ;;
+      *:\?*) optional="$optional $package" ;;
       *) needed="$needed $package" ;;
     esac
   done <<<"$packages"

@@ -1,0 +1,76 @@
+#!/bin/bash
+# Builds for other processors, and runs there, under qemu's user mode, the test program `unit` and an
+# echo of which every byte is checked: test/install/cross.sh [TARGET]... Started by `make test-cross`.
+# A target without its compiler or its qemu is skipped.
+export LC_ALL=C
+cd "$(dirname "$0")/../.." || exit 1
+top=${BUILD:-build}/cross
+mkdir -p "$top" || exit 1
+passed=0
+failed=0
+
+verdict() {  # name, status, log
+  if [ "$2" = 0 ]; then
+    passed=$((passed + 1))
+    echo "ok    $1"
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $1 (exit status $2)"
+    tail -n 40 "$3"
+  fi
+}
+
+# A million bytes of lines go through echo_server, and come back as they were.
+echo_bytes() {  # qemu..., as an array `run`
+  local port tries server status
+  "${run[@]}" "$build/release/demo/echo_server" 127.0.0.1:0 >"$build/server" 2>&1 &
+  server=$!
+  # It does not say which port it got, so /proc does.
+  for ((tries = 0; tries < 500; tries++)); do
+    port=$(ss -Hltnp 2>/dev/null | sed -nE "s/.*127\.0\.0\.1:([0-9]+) .*pid=$server,.*/\1/p")
+    [ -z "$port" ] || break
+    read -rt 0.02 <> <(:)
+  done
+  head -c 750000 /dev/urandom | base64 >"$build/sent"
+  timeout 120 "${run[@]}" "$build/release/demo/echo_client" "127.0.0.1:$port" <"$build/sent" >"$build/received"
+  status=$?
+  kill -TERM $server
+  wait $server || status=$?
+  cmp "$build/sent" "$build/received" && return $status
+}
+
+for target in "${@:-}"; do
+  [ -n "$target" ] || { set -- aarch64-linux-gnu arm-linux-gnueabihf s390x-linux-gnu; break; }
+done
+for target; do
+  processor=${target%%-*}
+  qemu=$(command -v "qemu-$processor-static" "qemu-$processor" | head -n 1)
+  if ! command -v "$target-g++" >/dev/null || [ -z "$qemu" ]; then
+    echo "skip  $target: no $target-g++ or no qemu-$processor here: make cross-deps"
+    continue
+  fi
+  build=$top/$target
+  mkdir -p "$build"
+  log=$build/log
+  run=("$qemu" -L "/usr/$target")
+  goals=(all "$build/release/demo/echo_server" "$build/release/demo/echo_client")
+  # Catch2 2 is a header; of version 3 there is a library, which is not this processor's.
+  if [ -e /usr/include/catch2/catch.hpp ]; then
+    goals+=("$build/plain/test/unit")
+    printf '#define CATCH_CONFIG_MAIN\n#include <catch2/catch.hpp>\n' |
+      "$target-g++" -std=c++20 -O0 -w -Wno-psabi -x c++ -c - -o "$build/catch_main.o"
+  else
+    echo "skip  $target unit: Catch2 3 has no library for it here"
+  fi
+  env -u MAKEFLAGS -u MAKELEVEL make BUILD="$build" CXX="$target-g++" AR="$target-ar" STRICT="$STRICT" \
+    JOBS="${JOBS:-2}" SPDLOG_CFLAGS= SPDLOG_LIBS= CATCH_LIBS="$build/catch_main.o" "${goals[@]}" >"$log" 2>&1
+  verdict "$target builds" $? "$log"
+  echo_bytes >"$log" 2>&1
+  verdict "$target echo" $? "$log"
+  if [ ${#goals[@]} = 4 ]; then
+    timeout 900 "${run[@]}" "$build/plain/test/unit" >"$log" 2>&1
+    verdict "$target unit: $(tail -n 2 "$log" | head -n 1)" $? "$log"
+  fi
+done
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed != 0 ]
