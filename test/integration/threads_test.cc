@@ -3,6 +3,8 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -11,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/deadline.h"
 #include "support/event_recorder.h"
 #include "support/raw_peer.h"
 #include "support/test_client.h"
@@ -88,6 +91,45 @@ TEST_CASE("threads of the library block all signals but the synchronous ones", "
     }
   }
   REQUIRE(started == 1);
+}
+
+std::string NameOf(const std::string& thread) {
+  std::string name;
+  std::getline(std::ifstream("/proc/" + thread + "/comm"), name);
+  return name;
+}
+
+TEST_CASE("threads of the library are named after their loop, the caller's is not", "[M25]") {
+  constexpr std::size_t kLoops = 3;
+  const std::string own = NameOf("thread-self");
+  Options options;
+  options.loops = kLoops;
+  auto events = std::make_shared<EventRecorder>();
+  std::mutex mutex;
+  std::vector<std::string> dealt_to;
+  Tally dealt;
+  events->on_accept = [&](const ConnPtr&) {
+    {
+      std::lock_guard lock(mutex);
+      dealt_to.push_back(NameOf("thread-self"));
+    }
+    dealt.Add();
+  };
+  TestServer server(events, options);
+  std::vector<RawPeer> peers;
+  for (std::size_t i = 0; i < kLoops; ++i) {
+    peers.emplace_back(server.port());
+    REQUIRE(dealt.WaitFor(i + 1));
+  }
+  std::lock_guard lock(mutex);
+  REQUIRE(dealt_to == std::vector<std::string>{own, "xtcp-loop-1", "xtcp-loop-2"});
+  std::multiset<std::string> named;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    const std::string name = NameOf("self/task/" + task.path().filename().string());
+    if (name.starts_with("xtcp-")) named.insert(name);
+  }
+  REQUIRE(named == std::multiset<std::string>{"xtcp-loop-1", "xtcp-loop-2"});
+  REQUIRE(server.Finish() == "");
 }
 
 TEST_CASE("no signal disposition changes", "[M30][X7][F3]") {

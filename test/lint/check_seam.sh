@@ -26,7 +26,7 @@ getrlimit setrlimit prlimit sched_getaffinity sched_setaffinity sched_yield sysc
 mmap munmap mprotect madvise memfd_create
 fork vfork clone posix_spawn execve execv execvp waitpid wait kill raise tgkill
 signal sigaction sigprocmask pthread_sigmask pthread_kill sigwait sigtimedwait
-pthread_create pthread_timedjoin_np thrd_create syscall exit _exit quick_exit
+pthread_create pthread_timedjoin_np thrd_create prctl pthread_setname_np syscall exit _exit quick_exit
 _ZNSt6chrono3_V212steady_clock3nowEv _ZNSt6chrono3_V212system_clock3nowEv
 _ZNSt6thread15_M_start_threadE _ZNSt6thread20hardware_concurrencyEv
 _ZNSt13random_device
