@@ -134,7 +134,7 @@ struct FreeList {
   void operator()(addrinfo* list) const { sys::FreeAddrInfo(list); }
 };
 
-// getaddrinfo(3), with its errors as the contract has them.
+// getaddrinfo(3), with its errors as M31 and docs/errors.md have them.
 std::error_code LookUp(const std::string& host, int flags,
                        std::unique_ptr<addrinfo, FreeList>* list) {
   addrinfo hints{};

@@ -21,7 +21,7 @@
 namespace xtcp::test {
 namespace {
 
-// A packet that is a view, as the contract allows.
+// A packet that is a view, as M3 allows.
 class View final : public Packet {
  public:
   explicit View(std::span<const std::byte> bytes) : frame(bytes) {}

@@ -1,4 +1,4 @@
-// Every mode of a stop, in every state of a connection, from every caller: T9 of reliability.md.
+// Every mode of a stop, in every state of a connection, from every caller.
 
 #include <array>
 #include <atomic>

@@ -126,11 +126,11 @@ class TestServer {
       sum.unsent_bytes += connection.at_closed.unsent_bytes();
       sum.unacked_bytes += connection.at_closed.unacked_bytes;
     }
-    check(sum.received_bytes == stats.received_bytes, "1.7: received_bytes is not the sum");
-    check(sum.accepted_bytes == stats.accepted_bytes, "1.7: accepted_bytes is not the sum");
-    check(sum.written_bytes == stats.written_bytes, "1.7: written_bytes is not the sum");
-    check(sum.unsent_bytes == stats.unsent_bytes, "1.7: unsent_bytes is not the sum");
-    check(sum.unacked_bytes == stats.unacked_bytes, "1.7: unacked_bytes is not the sum");
+    check(sum.received_bytes == stats.received_bytes, "server: received_bytes is not the sum");
+    check(sum.accepted_bytes == stats.accepted_bytes, "server: accepted_bytes is not the sum");
+    check(sum.written_bytes == stats.written_bytes, "server: written_bytes is not the sum");
+    check(sum.unsent_bytes == stats.unsent_bytes, "server: unsent_bytes is not the sum");
+    check(sum.unacked_bytes == stats.unacked_bytes, "server: unacked_bytes is not the sum");
     return problems;
   }
 

@@ -204,7 +204,7 @@ TEST_CASE("a closed mailbox is posted to without touching its descriptor") {
 }
 
 TEST_CASE("posts while a mailbox closes neither hang nor use its descriptor", "[M25][B7]") {
-  // test/fault/mailbox_test.cc looks whether the closer waits; the thread sanitizer looks here.
+  // test/fault/reactor_test.cc looks whether the closer waits; the thread sanitizer looks here.
   for (int round = 0; round < 200; ++round) {
     Mailbox mailbox;
     REQUIRE_FALSE(mailbox.Open());

@@ -16,7 +16,7 @@ class NullHandler : public Handler {
   void OnEvent(EventType, const ConnPtr&, PacketPtr) override {}
 };
 
-TEST_CASE("the defaults are those of the contract", "[M39]") {
+TEST_CASE("the defaults are those that the header and the pages promise", "[M39]") {
   const Options options;
   CHECK(options.handler == nullptr);
   CHECK(options.protocol == nullptr);
