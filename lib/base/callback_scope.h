@@ -2,9 +2,9 @@
 
 namespace xtcp::internal {
 
-// Exists around every call into the application: handler, protocol, logger, destructors of what it
-// gave us. A call that waits asks `InsideCallback` and refuses (Errc::kWouldDeadlock), whichever
-// object it belongs to. Scopes nest.
+// Surrounds every call into the application: its handler, protocol and logger, and the destructors
+// of what it gave us. A call that would wait asks `InsideCallback` and refuses
+// (Errc::kWouldDeadlock), whichever object it belongs to. Scopes nest.
 class CallbackScope {
  public:
   CallbackScope() noexcept { ++depth_; }
@@ -17,7 +17,7 @@ class CallbackScope {
   static inline constinit thread_local int depth_ = 0;
 };
 
-// Whether this thread runs a callback of this library now.
+// Returns whether this thread is running a callback of this library.
 inline bool InsideCallback() noexcept { return CallbackScope::depth_ > 0; }
 
 }  // namespace xtcp::internal

@@ -13,15 +13,16 @@ namespace xtcp::internal {
 
 }  // namespace xtcp::internal
 
-// Always on. Only for what proves that the library's own memory is corrupt: what a caller, a peer
-// or the kernel can cause is handled, never checked.
+// Ends the process if the condition does not hold. It is always on, and only for conditions that
+// prove that the library's own memory is corrupt: what a caller, a peer or the kernel can cause is
+// handled, never checked.
 #define XTCP_CHECK(condition, text)        \
   (__builtin_expect(!!(condition), 1) != 0 \
        ? static_cast<void>(0)              \
        : ::xtcp::internal::CheckFailed(text, __FILE__, __LINE__))
 
-// The same for hot paths: on where XTCP_DEBUG_CHECKS is defined (the sanitizer builds define it),
-// elsewhere compiled but never evaluated.
+// The same for hot paths. It is on when XTCP_DEBUG_CHECKS is defined, as in the sanitizer builds;
+// otherwise it is compiled but never evaluated.
 #ifdef XTCP_DEBUG_CHECKS
 namespace xtcp::internal {
 inline constexpr bool kDebugChecks = true;

@@ -5,8 +5,8 @@
 namespace xtcp::internal {
 
 bool Gate::Enter() noexcept {
-  // Compare and exchange rather than add and take back: callers who are refused must not keep the
-  // count up, or enough of them would keep the closer waiting.
+  // It compares and exchanges instead of adding and taking back: threads that are refused must not
+  // raise the count, or enough of them could keep the closing thread waiting for ever.
   std::uint64_t state = state_.load(std::memory_order_acquire);
   while ((state & kClosed) == 0) {
     if (state_.compare_exchange_weak(state, state + kOne, std::memory_order_acquire)) return true;
@@ -15,8 +15,8 @@ bool Gate::Enter() noexcept {
 }
 
 void Gate::Leave() noexcept {
-  // Release hands on what was done inside; acquire collects it from those who left earlier, so that
-  // the last one hands on everything.
+  // Release publishes what this thread did inside. Acquire collects what the threads that left
+  // earlier did, so that the last one publishes everything.
   const std::uint64_t before = state_.fetch_sub(kOne, std::memory_order_acq_rel);
   XTCP_DCHECK((before & ~kClosed) != 0, "Gate::Leave without Enter");
   if (before == (kClosed | kOne)) Drain();
@@ -28,8 +28,8 @@ void Gate::CloseAndWait() noexcept {
   while (!drained_) drained_changed_.Wait(mu_);
 }
 
-// The closer waits for a flag under the lock, not for the count: the count may reach 0 before the
-// one who took it there has stopped touching this object, which the closer may destroy.
+// `CloseAndWait` waits for a flag under the lock, and not for the count: the count may reach 0
+// before the thread that took it there has stopped touching this object, which is then destroyed.
 void Gate::Drain() noexcept {
   MutexLock lock(mu_);
   drained_ = true;

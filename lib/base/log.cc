@@ -20,8 +20,8 @@ namespace internal {
 
 constinit std::atomic<bool> logger_is_set{false};
 
-// How often the logger was replaced: each begins with a fresh account of its lines. Relaxed, as
-// above.
+// How often the logger was replaced. Each logger begins with a fresh account of its lines. Relaxed,
+// as above.
 static constinit std::atomic<std::uint32_t> logger_generation{0};
 
 namespace {
@@ -31,7 +31,7 @@ struct Current {
   std::shared_ptr<Logger> logger XTCP_GUARDED_BY(mu);
 };
 
-// Made on first use and never destroyed: the library has neither global constructors nor
+// It is made on first use and never destroyed: the library has neither global constructors nor
 // destructors, and threads that outlive main may still log.
 Current& GetCurrent() noexcept {
   alignas(Current) static std::array<std::byte, sizeof(Current)> storage;
@@ -58,7 +58,7 @@ void CallLogger(const Function& function) noexcept {
 constexpr std::string_view kCut = "...";
 
 // Copies `text` into `out` with everything but printable ASCII escaped, and returns how much of
-// `out` it fills. What does not fit is cut off at a whole character, with `kCut` for a sign; `cut`
+// `out` it fills. What does not fit is cut off at a whole character and marked with `kCut`. `cut`
 // says that something is missing already.
 std::size_t Escape(std::string_view text, bool cut, char* out, std::size_t capacity) noexcept {
   constexpr char kDigits[] = "0123456789abcdef";
@@ -130,7 +130,8 @@ LogEntry::LogEntry(LogLevel level) noexcept : level_(level) {
 }
 
 LogEntry::~LogEntry() {
-  // It may be the last one to hold a logger that was replaced.
+  // This may be the last reference to a logger that was replaced, and its destructor is the
+  // application's.
   if (logger_ != nullptr) CallLogger([&] { logger_.reset(); });
 }
 
@@ -148,7 +149,7 @@ void LogEntry::Write(const char* file, int line, const char* format, ...) noexce
         std::snprintf(suffix.data(), suffix.size(), " (%" PRIu64 " more suppressed)", suppressed_);
   }
 
-  // A text that cannot be formatted (vsnprintf(3): negative) is cut to nothing.
+  // For a text that it cannot format vsnprintf(3) returns a negative number; then nothing is left.
   const auto full_size = static_cast<std::size_t>(std::max(wanted_size, 0));
   const std::string_view text(raw.data(), std::min(full_size, kMaxSize));
   const bool cut = wanted_size < 0 || full_size > kMaxSize;
@@ -180,7 +181,7 @@ void SetLogger(std::shared_ptr<Logger> logger) {
   internal::logger_generation.fetch_add(1, std::memory_order_relaxed);
   internal::logger_is_set.store(logger != nullptr, std::memory_order_relaxed);
   current.logger.swap(logger);
-  // The old one goes with the parameter, after the lock.
+  // The old logger is destroyed with the parameter, after the lock was released.
 }
 
 }  // namespace xtcp

@@ -11,22 +11,24 @@
 
 namespace xtcp::internal {
 
-// Whether there is a logger. It is only a hint that spares silent sites the lock, so relaxed is
-// enough: a site that sees it late writes one line less or finds no logger.
+// Tells whether there is a logger. It is only a hint that spares silent sites the lock, so relaxed
+// is enough: a site that sees it late writes one line less, or finds no logger.
 extern std::atomic<bool> logger_is_set;
 
-// Lets through at most 10 lines in any second (R10), and counts the others. Thread safe, no lock.
+// Lets at most 10 lines through in any second (R10), and counts the others. Any thread; it takes no
+// lock.
 class LogLimiter {
  public:
   constexpr LogLimiter() = default;
 
-  // Whether a line may be written at `now`; if so, how many were not since the last one.
+  // Returns whether a line may be written at `now`. If so, `*suppressed` is how many lines were
+  // suppressed since the last one.
   bool Pass(std::chrono::nanoseconds now, std::uint64_t* suppressed) noexcept;
 
  private:
-  // Relaxed, all: they order nothing else.
-  std::atomic<std::uint32_t> generation_{0};  // of the logger that is counted for
-  std::atomic<std::int64_t> due_{0};
+  // All of them are relaxed: they order nothing else.
+  std::atomic<std::uint32_t> generation_{0};  // of the logger whose lines are counted
+  std::atomic<std::int64_t> due_{0};          // when the allowance is whole again
   std::atomic<std::uint64_t> suppressed_{0};
 };
 
@@ -42,15 +44,15 @@ class LogEntry {
   LogEntry(const LogEntry&) = delete;
   LogEntry& operator=(const LogEntry&) = delete;
 
-  // There is a logger, and it wants this level.
+  // Returns whether there is a logger that wants this level.
   bool wanted() const noexcept { return logger_ != nullptr; }
 
-  // Whether the limit of its site lets it pass.
+  // Returns whether the limit of its site lets the line pass.
   bool Pass(LogLimiter& limiter, std::chrono::nanoseconds now) noexcept {
     return limiter.Pass(now, &suppressed_);
   }
 
-  // Formats, escapes and hands over. Only when wanted.
+  // Formats and escapes the text, and hands it to the logger. Call it only when `wanted`.
   void Write(const char* file, int line, const char* format, ...) noexcept
       __attribute__((format(printf, 4, 5)));
 
@@ -72,10 +74,10 @@ void LogUserException(const char* whose) noexcept;
   } catch (...) {                                   \
   }
 
-// XTCP_LOG(kWarn, "printf-style %s", …): one line of at most 512 bytes. Every byte that is not
-// printable ASCII becomes \xNN, so that nobody forges a second line. Without a logger: one relaxed
-// load; the arguments are not evaluated, nor are they when the logger does not want the level. Call
-// it with no lock held.
+// XTCP_LOG(kWarn, "printf-style %s", …) writes one line of at most 512 bytes. Every byte that is
+// not printable ASCII becomes \xNN, so that nobody can forge a second line. Without a logger it
+// costs one relaxed load. The arguments are evaluated only if there is a logger that wants the
+// level. Call it with no lock held.
 #define XTCP_LOG(level, ...)                                                    \
   do {                                                                          \
     if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {      \
@@ -84,8 +86,8 @@ void LogUserException(const char* whose) noexcept;
     }                                                                           \
   } while (false)
 
-// The same for what a peer can cause: at most 10 lines in any second from this site. The next line
-// says how many were suppressed. `now` is the monotonic clock's.
+// The same for what a peer can cause: this site writes at most 10 lines in any second, and the next
+// line says how many were suppressed. `now` is a time of the monotonic clock.
 #define XTCP_LOG_LIMITED_AT(now, level, ...)                                       \
   do {                                                                             \
     if (::xtcp::internal::logger_is_set.load(std::memory_order_relaxed)) {         \

@@ -3,7 +3,7 @@
 namespace xtcp::internal {
 
 void SmallMutex::LockSlowly() {
-  // The holder is nearly always about to leave.
+  // The thread that holds it nearly always releases it within this time.
   constexpr int kLooks = 100;
   for (int i = 0; i < kLooks; ++i) {
     std::uint32_t state = kFree;
@@ -13,7 +13,7 @@ void SmallMutex::LockSlowly() {
     }
     sys::Relax();
   }
-  // Locked as one that is waited for: whether others still wait is not known.
+  // It is taken as one that others wait for, since this thread cannot know whether any still do.
   while (state_.exchange(kWaitedFor, std::memory_order_acquire) != kFree) {
     sys::WaitWhile(state_, kWaitedFor);
   }

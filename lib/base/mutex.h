@@ -27,11 +27,11 @@ class XTCP_CAPABILITY("mutex") Mutex {
   sys::Mutex mu_;
 };
 
-// A mutex of 4 bytes instead of 40, for what there are thousands of. Nobody can wait for a condition
-// with it, and what it guards must be short.
+// A mutex of 4 bytes instead of 40, for objects of which there are thousands. It does not work with
+// a CondVar, and must be held for a short time only.
 //
 // The states and their order are those of Ulrich Drepper, "Futexes Are Tricky", section 5: a thread
-// that has to wait says so, and only then an unlock costs a system call.
+// that has to wait says so, and only then does an unlock cost a system call.
 class XTCP_CAPABILITY("mutex") SmallMutex {
  public:
   SmallMutex() = default;
@@ -48,6 +48,8 @@ class XTCP_CAPABILITY("mutex") SmallMutex {
 
  private:
   enum : std::uint32_t { kFree, kLocked, kWaitedFor };
+
+  // Spins for a while, then sleeps until the mutex is free.
   void LockSlowly();
 
   std::atomic<std::uint32_t> state_{kFree};
@@ -66,15 +68,15 @@ class XTCP_SCOPED_CAPABILITY MutexLock {
   AnyMutex& mu_;
 };
 
-// A condition that threads wait for. It allocates nothing.
+// A condition variable. It allocates nothing.
 class CondVar {
  public:
   CondVar() = default;
   CondVar(const CondVar&) = delete;
   CondVar& operator=(const CondVar&) = delete;
 
-  // Gives `mu` up, waits, takes it again. It may wake for no reason: call it in a loop. It is no
-  // cancellation point (pthreads(7)).
+  // Releases `mu`, waits, and takes it again. It may return for no reason, so call it in a loop. It
+  // is not a cancellation point (pthreads(7)).
   void Wait(Mutex& mu) XTCP_REQUIRES(mu) {
     const CancellationOff off;
     std::unique_lock<sys::Mutex> lock(mu.mu_, std::adopt_lock);

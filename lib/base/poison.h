@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 
-// Of the address sanitizer's runtime, where it is in the program; null elsewhere.
+// Functions of the address sanitizer's runtime. They are null in a program without it.
 extern "C" {
 [[gnu::weak]] void __asan_poison_memory_region(const volatile void* bytes, std::size_t size);
 [[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* bytes, std::size_t size);
@@ -14,9 +14,9 @@ extern "C" {
 
 namespace xtcp::internal {
 
-// Marks bytes that nobody may read any more, so that a view that is used after its end is found: in a
-// program with the address sanitizer by a report at that place, whatever the library was compiled for;
-// in the library's debug builds by bytes that make no sense.
+// Marks bytes that must not be read any more, so that a view that is used too late is found. A
+// program with the address sanitizer reports it at that place, even if the library was compiled
+// without. In a debug build of the library the bytes are overwritten with ones that make no sense.
 inline void Poison(std::span<const std::byte> bytes) noexcept {
   if (bytes.empty()) return;
   if (__asan_poison_memory_region != nullptr) {
@@ -26,7 +26,7 @@ inline void Poison(std::span<const std::byte> bytes) noexcept {
   }
 }
 
-// Before the bytes are written again, or handed to somebody else.
+// Takes the mark away, before the bytes are written again or given back to the allocator.
 inline void Unpoison(std::span<const std::byte> bytes) noexcept {
   if (__asan_unpoison_memory_region != nullptr && !bytes.empty()) {
     __asan_unpoison_memory_region(bytes.data(), bytes.size());

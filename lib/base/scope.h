@@ -4,7 +4,7 @@
 
 namespace xtcp::internal {
 
-// Does something when the scope is left, however.
+// Calls `function` when the scope is left, in whatever way.
 template <typename Function>
 class AtScopeEnd {
  public:

@@ -9,20 +9,20 @@
 #define XTCP_THREAD_ANNOTATION(x)
 #endif
 
-// On classes: something that can be held, and an object that holds it for its own lifetime.
+// For classes: something that can be held, and an object that holds it for as long as it lives.
 #define XTCP_CAPABILITY(name) XTCP_THREAD_ANNOTATION(capability(name))
 #define XTCP_SCOPED_CAPABILITY XTCP_THREAD_ANNOTATION(scoped_lockable)
 
-// On data members: touched only while the capability is held.
+// For data members: they are touched only while the capability is held.
 #define XTCP_GUARDED_BY(x) XTCP_THREAD_ANNOTATION(guarded_by(x))
 
-// On functions: the caller holds it, must not hold it, gets it, gives it up; or the function checks
-// at run time that it is held.
+// For functions: the caller must hold it, must not hold it, has it afterwards, has it no longer
+// afterwards; or the function checks at run time that it is held.
 #define XTCP_REQUIRES(...) XTCP_THREAD_ANNOTATION(requires_capability(__VA_ARGS__))
 #define XTCP_EXCLUDES(...) XTCP_THREAD_ANNOTATION(locks_excluded(__VA_ARGS__))
 #define XTCP_ACQUIRE(...) XTCP_THREAD_ANNOTATION(acquire_capability(__VA_ARGS__))
 #define XTCP_RELEASE(...) XTCP_THREAD_ANNOTATION(release_capability(__VA_ARGS__))
 #define XTCP_ASSERT_CAPABILITY(x) XTCP_THREAD_ANNOTATION(assert_capability(x))
 
-// For what the analysis cannot follow; say why beside it.
+// For functions that the analysis cannot follow. Say why beside it.
 #define XTCP_NO_THREAD_SAFETY_ANALYSIS XTCP_THREAD_ANNOTATION(no_thread_safety_analysis)

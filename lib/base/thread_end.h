@@ -7,19 +7,19 @@
 #include <cxxabi.h>
 #endif
 
-// What becomes of a thread that ends inside the library, by pthread_exit(3) or pthread_cancel(3).
+// Support for threads that end inside the library, by pthread_exit(3) or pthread_cancel(3).
 namespace xtcp::internal {
 
-// glibc unwinds the stack of such a thread with an exception that nobody may swallow: a handler for
-// everything has one for this before it, which throws on.
+// glibc unwinds the stack of such a thread with an exception that must not be swallowed. So each
+// `catch (...)` has a handler for this one before it, which rethrows it.
 #ifdef __GLIBCXX__
 using ForcedUnwind = abi::__forced_unwind;
 #else
 struct ForcedUnwind {};  // never thrown
 #endif
 
-// Puts off pthread_cancel(3) on this thread for as long as it lives: around system calls in the
-// middle of something that has to be finished.
+// Defers pthread_cancel(3) on this thread for as long as the object lives. It surrounds system
+// calls in the middle of something that has to be finished.
 class CancellationOff {
  public:
   CancellationOff() noexcept { ::pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before_); }
@@ -27,7 +27,7 @@ class CancellationOff {
   CancellationOff(const CancellationOff&) = delete;
   CancellationOff& operator=(const CancellationOff&) = delete;
 
-  // Lets it happen for as long as this lives, if it could before.
+  // Allows it again for as long as this object lives, if it was allowed before.
   class Pause {
    public:
     explicit Pause(const CancellationOff& off) noexcept {

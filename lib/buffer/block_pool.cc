@@ -16,7 +16,7 @@ void BlockPool::Delete(Free* first) {
 }
 
 void* BlockPool::Take(std::size_t size) noexcept {
-  if (size > (~std::size_t{0} >> 1)) return nullptr;  // has no power of two above it
+  if (size > (~std::size_t{0} >> 1)) return nullptr;  // there is no power of two above it
   const std::size_t block_size = BlockSize(size);
   if (block_size > kLargestKept) return ::operator new(block_size, std::nothrow);
   {
@@ -68,7 +68,6 @@ void BlockPool::Give(void* block, std::size_t size) noexcept {
   Delete(unwanted);
 }
 
-// All blocks of a size are back. What is to be let go.
 BlockPool::Free* BlockPool::EndBurst(Class& blocks) {
   const std::size_t peak = std::exchange(blocks.peak_bytes, 0);
   if (peak <= blocks.limit) {

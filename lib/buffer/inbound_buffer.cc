@@ -20,7 +20,7 @@ std::span<const std::byte> InboundBuffer::View() const {
 
 bool InboundBuffer::Reserve(std::size_t more, std::size_t first_size, BlockPool& pool) {
   if (block_ != nullptr && more <= block_->capacity - block_->head - block_->size) return true;
-  if (more > ~std::size_t{0} / 4 - size()) return false;
+  if (more > ~std::size_t{0} / 4 - size()) return false;  // no arithmetic below overflows
   const std::size_t wanted = sizeof(Block) + size() + more;
   if (block_ == nullptr) return MoveTo(BlockPool::BlockSize(std::max(wanted, first_size)), pool);
   if (wanted <= sizeof(Block) + block_->capacity) {
@@ -87,7 +87,7 @@ void InboundBuffer::Consume(std::size_t n, BlockPool& pool) {
   if (block_->size == 0) {
     GiveBack(pool);
   } else if (block_->head / 8 >= block_->size) {
-    MoveToFront();  // cheap now: later more of the next packet would have to be moved
+    MoveToFront();  // it is cheap now; later more of the next packet would have to be moved
   }
 }
 

@@ -14,7 +14,7 @@ OutboundBuffer::~OutboundBuffer() {
 }
 
 bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
-  // All chunks come first, in a list of their own: then nothing can fail half-way.
+  // All chunks are allocated first, in a list of their own, so that nothing can fail half-way.
   OutboundBuffer added;
   std::size_t added_room = 0;
   while (room() + added_room < bytes.size()) {
@@ -61,6 +61,7 @@ void OutboundBuffer::Splice(OutboundBuffer& other, BlockPool& pool) {
 
 void OutboundBuffer::Link(OutboundBuffer& other) {
   if (other.empty()) return;
+  // Exchanging the successors of two members joins two circles.
   if (last_ != nullptr) std::swap(last_->next, other.last_->next);
   last_ = std::exchange(other.last_, nullptr);
 }

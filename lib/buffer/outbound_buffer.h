@@ -10,51 +10,55 @@
 
 namespace xtcp::internal {
 
-// Bytes that wait to be written: a list of chunks of 16 KiB. One pointer wide; without bytes it
-// holds no memory. No locks: a connection has two, one guarded by its lock for senders on other
-// threads, and one that belongs to its loop; what is in the first moves to the second by `Splice`,
-// without a copy.
+// Bytes that wait to be written, in a list of chunks of 16 KiB. The buffer is one pointer wide, and
+// without bytes it holds no memory. It has no lock: a connection has two buffers, one for senders
+// on other threads, which the connection's lock guards, and one that belongs to its loop. `Splice`
+// moves what is in the first to the second without a copy.
 //
-// Every method that may need the pool takes it, so that a connection need not store it.
+// Every method that may need the pool takes it as an argument, so that a connection need not store
+// it.
 class OutboundBuffer {
  public:
   static constexpr std::size_t kBlockSize = 16 << 10;
 
   OutboundBuffer() = default;
-  ~OutboundBuffer();  // must have been cleared
+  ~OutboundBuffer();  // it must be empty
   OutboundBuffer(const OutboundBuffer&) = delete;
   OutboundBuffer& operator=(const OutboundBuffer&) = delete;
 
   bool empty() const { return last_ == nullptr; }
 
-  // Bytes that fit behind the last one without a further chunk.
+  // How many bytes fit after the last one without another chunk.
   std::size_t room() const { return last_ == nullptr ? 0 : kChunkBytes - last_->end; }
 
-  // Copies all of `bytes`. False, and nothing changed, when an allocation fails.
+  // Copies all of `bytes`. Returns false, and changes nothing, when an allocation fails.
   bool Append(std::span<const std::byte> bytes, BlockPool& pool);
 
-  // Puts all of `other` behind the last byte; `other` is empty then. Chunks move as they are, but
-  // what fits into the last one's room is copied, so that small pieces from two sides do not cost a
-  // chunk each: two neighbours always hold more than one could.
+  // Puts all of `other` after the last byte, and leaves `other` empty. Chunks move as they are, but
+  // those that fit into the room of the last one are copied there, so that small pieces from two
+  // sides do not cost a chunk each: two neighbours always hold more than one chunk could.
   void Splice(OutboundBuffer& other, BlockPool& pool);
 
-  // Fills in the first parts to write, at most `max`, and returns how many there are.
+  // Fills in the first parts to write, at most `max`, and returns how many it has filled in.
   int Gather(iovec* parts, int max) const;
 
-  // Drops the first `n` bytes; drained chunks go back to the pool.
+  // Drops the first `n` bytes. Chunks that are empty then go back to the pool.
   void Consume(std::size_t n, BlockPool& pool);
   void Clear(BlockPool& pool);
 
  private:
   struct Chunk {
-    Chunk* next;  // in a circle: the last one's next is the first
-    std::uint32_t begin;
-    std::uint32_t end;
+    Chunk* next;          // the chunks are a circle: after the last one comes the first
+    std::uint32_t begin;  // the bytes are from here
+    std::uint32_t end;    // to here
     std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
   };
   static constexpr std::size_t kChunkBytes = kBlockSize - sizeof(Chunk);
 
+  // Puts the chunks of `other` after the last one.
   void Link(OutboundBuffer& other);
+
+  // Takes the first chunk out of the list.
   Chunk* TakeFirst();
 
   Chunk* last_ = nullptr;

@@ -8,9 +8,9 @@
 
 namespace xtcp::internal {
 
-// Memory for the length of one call: within the object as long as little is wanted, else a block of
-// the pool. It keeps nothing with the thread, so it works at any time of a thread's life, even in the
-// destructors of thread-local and static objects.
+// Memory for the time of one call: a part of the object if that is large enough, otherwise a block
+// of the pool. It keeps nothing in thread-local storage, so it works at any time of a thread's
+// life, even in the destructors of thread-local and static objects.
 class Scratch {
  public:
   explicit Scratch(BlockPool& pool) : pool_(pool) {}
@@ -20,7 +20,7 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  // `size` bytes, not initialised; null when the allocation fails. Call it once.
+  // Returns `size` bytes that are not initialised, or null when the allocation fails. Call it once.
   std::byte* Take(std::size_t size) noexcept {
     if (size <= small_.size()) return small_.data();
     size_ = size;

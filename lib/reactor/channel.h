@@ -9,22 +9,22 @@
 
 namespace xtcp::internal {
 
-// What an event loop serves: a descriptor, one timer, and a place in the loop's mailbox. All of it
-// is inside the object, so that neither a post nor a stop ever needs memory.
+// An object that an event loop serves. It has a descriptor, one timer, and a place in the loop's
+// mailbox, all of them inside the object, so that neither a post nor a stop ever needs memory.
 //
-// Lifetime: must outlive its registration, its timer and its stay in the mailbox. An object that is
-// done with all three calls `EventLoop::Retire` and is let go at the end of the iteration, because a
-// later event of the same batch may still name it.
+// Lifetime: it must outlive its registration, its timer and its stay in the mailbox. An object that
+// is done with all three calls `EventLoop::Retire` and is released at the end of the iteration,
+// because a later event of the same batch may still name it.
 class Channel {
  public:
-  // `events` as epoll_ctl(2) names them. Never called for a descriptor that was removed, also not
-  // from the same batch.
+  // The descriptor has events, named as in epoll_ctl(2). This is never called for a descriptor that
+  // was removed, not even when the event is in the same batch as the one that led to the removal.
   virtual void HandleEvents(std::uint32_t) {}
 
   // The time set by `EventLoop::Arm` has come.
   virtual void HandleTimer() {}
 
-  // `Mailbox::Push` was called since the last time.
+  // `Mailbox::Push` has been called since the last time.
   virtual void HandlePosted() {}
 
   // The iteration is over and nothing refers to the object any more; it may delete itself.
@@ -33,17 +33,17 @@ class Channel {
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
 
-  // True for the caller that must call `Mailbox::Push` now. Until the loop takes the channel out
-  // again, all others get false: what they changed before the call will be seen by that
-  // `HandlePosted`. Any thread. A caller that can race with the channel's closing must hold the lock
-  // that guards the closing.
+  // Returns true to the caller that must call `Mailbox::Push` now. Until the loop takes the channel
+  // out again, all other callers get false: what they changed before the call will be seen by that
+  // `HandlePosted`. Any thread. A caller that can race with the channel's closing must hold the
+  // lock that guards the closing.
   bool ClaimPost() { return !posted_.exchange(true, std::memory_order_acq_rel); }
 
  protected:
   Channel() = default;
   ~Channel() = default;
 
-  // Whether it is, or is about to be, in the mailbox.
+  // Returns whether the channel is in the mailbox, or about to be.
   bool posted() const { return posted_.load(std::memory_order_acquire); }
 
   UniqueFd fd_;
@@ -54,8 +54,9 @@ class Channel {
   friend class TimerQueue;
   static constexpr std::uint32_t kNoIndex = ~std::uint32_t{0};
 
-  std::uint32_t interest_ = 0;
-  bool registered_ = false;          // loop thread only, and so all but posted_
+  // Loop thread only, all but posted_.
+  std::uint32_t interest_ = 0;       // the events that the poller watches
+  bool registered_ = false;          // the poller knows the descriptor
   std::atomic<bool> posted_{false};  // acq_rel: what was written before a post is seen after it
   std::uint32_t timer_index_ = kNoIndex;
   Channel* next_ = nullptr;  // in the mailbox, or among the retired

@@ -8,8 +8,9 @@ namespace xtcp::internal {
 
 namespace {
 
-// With thousands of channels the next one of a batch has long left the caches. What its turn will
-// touch comes while this one's system calls run. Any address will do, also of one that is gone.
+// With thousands of channels the next one of a batch has long left the caches. Its memory is
+// fetched while this one's system calls run. Any address will do, even that of a channel that is
+// gone.
 void Prefetch(const void* channel) {
   constexpr std::size_t kLine = 64, kTouched = 320;
   if (channel == nullptr) return;  // the eventfd's mark
@@ -24,6 +25,7 @@ constexpr EventLoop::Time kForever = EventLoop::Time::max();
 std::error_code EventLoop::Open() {
   std::error_code error = poller_.Open();
   if (!error) error = mailbox_.Open();
+  // Edge-triggered, because the eventfd is never read (docs/decisions/0004).
   if (!error) error = poller_.Add(mailbox_.fd(), EPOLLIN | EPOLLET, nullptr);
   if (error) Close();
   return error;
@@ -36,7 +38,7 @@ void EventLoop::Close() {
 
 std::error_code EventLoop::Run() {
   const RunScope scope(mailbox_);
-  // A thread is cancelled while its loop waits, and nowhere else: there nothing is half done.
+  // A thread can be cancelled while its loop waits, where nothing is half done, and nowhere else.
   const CancellationOff off;
   std::error_code error;
   while (!quit_ && !error) error = Iterate(kForever, &off);
@@ -169,7 +171,7 @@ void EventLoop::Dispatch(int count) {
     const epoll_event& event = events_[static_cast<std::size_t>(i)];
     if (i + 1 < count) Prefetch(events_[static_cast<std::size_t>(i) + 1].data.ptr);
     Channel* channel = static_cast<Channel*>(event.data.ptr);
-    if (channel == nullptr) continue;     // the eventfd: the mailbox is looked into anyway
+    if (channel == nullptr) continue;     // the eventfd: RunPosted looks into the mailbox anyway
     if (!channel->registered_) continue;  // closed by an earlier event of this batch
     channel->HandleEvents(event.events);
   }

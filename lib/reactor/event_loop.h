@@ -28,7 +28,7 @@ struct LoopTimes {
 // One thread's loop. An iteration: wait, events, due timers, posted channels, retired channels. Each
 // step is bounded, so that none starves another; what is left over comes in the next iteration.
 //
-// Thread safety: all on the loop's thread, except what `Mailbox` allows.
+// Thread safety: everything runs on the loop's thread, except what `Mailbox` allows.
 class EventLoop {
  public:
   using Time = std::chrono::nanoseconds;  // of sys::Now
@@ -58,8 +58,8 @@ class EventLoop {
   // For how long somebody else may wait for it: 0 when something waits already, negative for ever.
   Time TimeLeft();
 
-  // Calls `body` on this thread as if in an iteration, then serves posted and retired channels: for the
-  // end of a loop whose `Run` has failed.
+  // Calls `body` on this thread as if in an iteration, then serves posted and retired channels. It
+  // is meant for the end of a loop whose `Run` has failed.
   template <typename Body>
   void RunBroken(const Body& body);
 
@@ -70,13 +70,13 @@ class EventLoop {
   // Closes what `Open` opened.
   void Close();
 
-  // Whether the loop behind `mailbox` runs on this thread.
+  // Returns whether the loop that `mailbox` belongs to runs on this thread.
   static bool IsCurrent(const Mailbox& mailbox) { return current_ == &mailbox; }
 
   // Watches the channel's descriptor. Error and hang-up are always reported (epoll_ctl(2)).
   std::error_code Watch(Channel* channel, std::uint32_t events);
 
-  // No system call when `events` is what is watched already.
+  // Changes what is watched. It makes no system call when `events` are watched already.
   std::error_code Rewatch(Channel* channel, std::uint32_t events);
   void Unwatch(Channel* channel);
 
@@ -90,15 +90,16 @@ class EventLoop {
   void Arm(Channel* channel, Time due) { timers_.Arm(channel, due); }
   void Disarm(Channel* channel) { timers_.Disarm(channel); }
 
-  // Arms, unless the channel is armed for an earlier time: whoever is woken too early looks again.
+  // Arms the timer, unless it is armed for an earlier time: a channel that is woken too early looks
+  // at its deadlines and arms it again.
   void ArmNoLaterThan(Channel* channel, Time due) {
     if (due < timers_.DueOf(channel)) timers_.Arm(channel, due);
   }
 
-  // Calls `HandleRetired` at the end of this iteration.
+  // Has `HandleRetired` called at the end of this iteration.
   void Retire(Channel* channel);
 
-  // Counts iterations: a channel that is visited twice with the same number is visited twice in one
+  // The number of this iteration. A channel that sees the same number twice is visited twice in one
   // iteration.
   std::uint32_t iteration() const { return iteration_; }
 
@@ -122,11 +123,18 @@ class EventLoop {
     return posted_ != nullptr || local_ != nullptr || pushed_first_ != nullptr;
   }
   void Dispatch(int count);
+
+  // Calls the channels whose timers are due.
   void RunTimers();
+
+  // Calls the channels that were posted before it looked.
   void RunPosted();
+
+  // Lets go of the channels that were retired in this iteration.
   void RunRetired();
 
-  // Everything that runs inside is, for the application, inside a callback.
+  // Marks this thread as the one that runs the loop. For the application, everything that runs
+  // inside is inside a callback.
   class RunScope {
    public:
     explicit RunScope(const Mailbox& mailbox) : outer_(std::exchange(current_, &mailbox)) {}
@@ -139,6 +147,7 @@ class EventLoop {
     const Mailbox* const outer_;
   };
 
+  // The mailbox of the loop that runs on this thread.
   static inline constinit thread_local const Mailbox* current_ = nullptr;
 
   Mailbox& mailbox_;

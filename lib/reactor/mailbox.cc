@@ -30,10 +30,10 @@ void Mailbox::Push(Channel* channel) {
 
 void Mailbox::Wake() {
   if (!wakers_.Enter()) return;
-  const CancellationOff off;  // nobody else will wake the loop
+  const CancellationOff off;  // no other thread will wake the loop
   const std::uint64_t one = 1;
-  // The loop watches it edge-triggered and never reads it: every write is an event. EAGAIN (the
-  // counter is at its end, eventfd(2)) means that events enough have been written.
+  // The loop watches the eventfd edge-triggered and never reads it, so that every write is an
+  // event. EAGAIN says that the counter is at its end (eventfd(2)): the loop has events enough.
   while (sys::Write(fd_.get(), &one, sizeof one) < 0 && errno == EINTR) {
   }
   wakers_.Leave();
@@ -51,8 +51,9 @@ Channel* Mailbox::TakeAll() {
 
 Channel* Mailbox::Next(Channel* channel) {
   Channel* next = channel->next_;
-  // An exchange, not a store: it takes part in the order of the posters' exchanges, so that whoever
-  // was told "already posted" had written what he wanted seen before this line.
+  // This is an exchange and not a store because it has to take part in the order of the posters'
+  // exchanges: a poster that was told "already posted" has written what it wants seen before this
+  // line.
   channel->posted_.exchange(false, std::memory_order_acq_rel);
   return next;
 }

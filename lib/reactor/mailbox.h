@@ -8,12 +8,12 @@
 
 namespace xtcp::internal {
 
-// How other threads reach a loop: a lock-free stack of channels that want their loop's attention,
-// and an eventfd(2) that is written only when the loop sleeps. A burst of posts costs one write;
-// posts to a loop that is awake cost none, since it looks again before it sleeps.
+// The way in which other threads reach a loop: a lock-free stack of channels that want their loop's
+// attention, and an eventfd(2) that is written only when the loop sleeps. A burst of posts costs
+// one write; posts to a loop that is awake cost none, since it looks again before it sleeps.
 //
-// Thread safety: `Push` from any thread; all else on the loop's thread.
-// Lifetime: may outlive its loop; a `Push` then goes nowhere.
+// Thread safety: `Push` may be called on any thread, everything else on the loop's.
+// Lifetime: it may outlive its loop; a `Push` then has no effect.
 class Mailbox {
  public:
   Mailbox() = default;
@@ -23,11 +23,11 @@ class Mailbox {
   // Opens the eventfd.
   std::error_code Open();
 
-  // Closes the eventfd, after the wakers that are inside `Push` have left. Later ones do not touch
+  // Closes the eventfd, after the threads that are inside `Push` have left. Later ones do not touch
   // it.
   void Close();
 
-  // Hands over a channel whose `ClaimPost` gave true. Allocates nothing. Any thread.
+  // Hands over a channel whose `ClaimPost` returned true. It allocates nothing. Any thread.
   void Push(Channel* channel);
 
   // Makes the loop's poller report, as a post to a sleeping loop does.
@@ -36,6 +36,8 @@ class Mailbox {
   // All that were posted, the oldest first, linked by `next_`. From here on each can be posted
   // again.
   Channel* TakeAll();
+
+  // Returns the channel after `channel`, which from now on can be posted again.
   static Channel* Next(Channel* channel);
 
   bool empty() const { return top_.load(std::memory_order_acquire) == nullptr; }
@@ -47,13 +49,13 @@ class Mailbox {
   int fd() const { return fd_.get(); }
 
  private:
-  // Both sequentially consistent: a pusher first puts its channel in and then looks whether the
-  // loop sleeps; the loop first says that it sleeps and then looks into the box. One of them sees
-  // the other.
+  // Both are sequentially consistent: a poster first puts its channel in and then looks whether the
+  // loop sleeps; the loop first says that it sleeps and then looks into the box. At least one of
+  // them sees the other.
   std::atomic<Channel*> top_{nullptr};
   std::atomic<bool> asleep_{false};
 
-  Gate wakers_;  // those between seeing a sleeping loop and having written to fd_
+  Gate wakers_;  // threads that have seen a sleeping loop and have not yet written to fd_
   UniqueFd fd_;
 };
 

@@ -29,7 +29,8 @@ void TimerQueue::Disarm(Channel* channel) {
   const Entry last = heap_.back();
   heap_.pop_back();
   channel->timer_index_ = Channel::kNoIndex;
-  if (hole == heap_.size()) return;
+  if (hole == heap_.size()) return;  // it was the last one
+  // The last entry fills the hole. It comes from another branch, so it may belong above or below.
   if (hole > 0 && last.due < heap_[(hole - 1) / 2].due) {
     SiftUp(hole, last);
   } else {

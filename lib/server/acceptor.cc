@@ -18,7 +18,7 @@ bool IsWildcard(const SocketAddress& address) {
   if (address.base.sa_family == AF_INET) return address.ipv4.sin_addr.s_addr == INADDR_ANY;
   if (address.base.sa_family != AF_INET6) return false;
   const in6_addr& host = address.ipv6.sin6_addr;
-  // "::", and "::ffff:0.0.0.0", which somebody else's listener may be bound to.
+  // These are "::" and "::ffff:0.0.0.0", to which an adopted listener may be bound.
   return IN6_IS_ADDR_UNSPECIFIED(&host) ||
          (IN6_IS_ADDR_V4MAPPED(&host) && host.s6_addr32[3] == INADDR_ANY);
 }
@@ -65,7 +65,8 @@ void Acceptor::HandleEvents(std::uint32_t) {
     return;
   }
   for (int i = 0; i < kAcceptsPerTurn && fd_.valid(); ++i) {
-    // Those who wait are not fetched only to be reset: others may share the listener, and serve them.
+    // A connection that waits is not accepted only to be reset: another process may share the
+    // listener, and serve it.
     if (!sink_->MayAccept()) return;
     AcceptResult accepted = Accept(fd_.get());
     const AcceptOutcome outcome = ClassifyAccept(accepted.error);
@@ -89,7 +90,8 @@ void Acceptor::HandleEvents(std::uint32_t) {
 }
 
 void Acceptor::HandleTimer() {
-  // It does not try at once: the poller knows which listeners have something to accept.
+  // It does not accept at once, since the poller knows which listeners have something to accept. If
+  // it cannot be watched it tries again later.
   if (loop_->Rewatch(this, EPOLLIN)) loop_->Arm(this, sys::Now() + kExhaustedPause);
 }
 
@@ -130,7 +132,7 @@ void Acceptor::Rest(int error) {
 }
 
 void Acceptor::Sleep(std::chrono::nanoseconds until) {
-  // A listener that cannot be put to rest in the poller leaves it: it would be reported for ever.
+  // A listener that cannot be put to rest in the poller leaves it; it would be reported for ever.
   if (loop_->Rewatch(this, 0)) loop_->Unwatch(this);
   loop_->Arm(this, until);
 }

@@ -17,16 +17,16 @@ namespace xtcp::internal {
 // What an acceptor reports to: the server. Called on the accepting loops' threads.
 class AcceptSink {
  public:
-  // Whether to accept at all: no stop has begun.
+  // Returns whether to accept at all: no stop has begun.
   virtual bool MayAccept() const = 0;
 
-  // Whether one more connection may be admitted; it counts from now on.
+  // Returns whether one more connection may be admitted. If so, it counts from now on.
   virtual bool MayAdmit() = 0;
 
   // An admitted connection, accepted on `loop`.
   virtual void Accepted(ConnectedSocket socket, EventLoop& loop) = 0;
 
-  // An admitted one whose set-up has failed.
+  // The set-up of an admitted connection has failed.
   virtual void SetUpFailed(std::error_code error) = 0;
 
   // accept4(2) failed, or an accepted socket refused an option and is served without it.
@@ -47,35 +47,39 @@ struct AcceptPause {
   std::atomic<std::int64_t> logged_at{0};
 };
 
-// A listening socket. Where descriptors or memory run out it stops watching, and tries again a
+// A listening socket. When descriptors or memory run out it stops watching, and tries again a
 // little later (R4): a readable listener that cannot be accepted from would wake the loop for ever.
 class Acceptor final : public Channel {
  public:
-  // `address` is where `fd` listens; `file` what to remove at the end, if anything. `apply`:
-  // options to set on each accepted socket, for a listener from which they are not inherited; null:
-  // none.
+  // `address` is where `fd` listens. `file` is what to remove at the end, and may be empty. `apply`
+  // are the options to set on each accepted socket, for a listener from which they are not
+  // inherited; null means none.
   Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file, const TcpOptions* apply);
   ~Acceptor() { Close(); }
 
   // Begins to accept on `loop`. All must outlive the acceptor.
   std::error_code Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause);
 
-  // Stops listening. On the loop's thread, or while no loop runs.
+  // Stops listening. Call it on the loop's thread, or while no loop runs.
   void Close();
 
   bool closed() const { return !fd_.valid(); }
   bool Owns(int fd) const { return fd_.get() == fd; }
 
  private:
-  // R9 and R4.
-  static constexpr int kAcceptsPerTurn = 64;
-  static constexpr std::chrono::milliseconds kExhaustedPause{75};
+  static constexpr int kAcceptsPerTurn = 64;                       // R9
+  static constexpr std::chrono::milliseconds kExhaustedPause{75};  // R4
 
   void HandleEvents(std::uint32_t events) override;
   void HandleTimer() override;
 
+  // Admits an accepted socket, or closes it.
   void Take(AcceptResult accepted);
+
+  // Begins a pause of all listeners, for lack of descriptors or memory.
   void Rest(int error);
+
+  // Watches nothing until this time.
   void Sleep(std::chrono::nanoseconds until);
 
   EventLoop* loop_ = nullptr;
@@ -84,7 +88,7 @@ class Acceptor final : public Channel {
   const SocketAddress address_;
   SocketFile file_;
   const TcpOptions* const apply_;
-  const bool every_address_;  // then each socket has to be asked for its own
+  const bool every_address_;  // it is a wildcard: each socket has to be asked for its own address
 };
 
 }  // namespace xtcp::internal

@@ -34,8 +34,8 @@ Server::~Server() {
   if (!InsideCallback()) impl_->WaitForEnd();
 }
 
-// Those that may outlast the handle keep the inside themselves. What makes system calls outside the
-// loops cannot be cancelled in the middle.
+// Calls during which the `Server` may be destroyed keep the internals alive themselves. Calls that
+// make system calls outside the loops cannot be cancelled in the middle.
 std::error_code Server::ListenAndServe(std::string_view address) {
   const std::shared_ptr<Impl> impl = impl_;
   const std::error_code error = InsideCallback() ? Errc::kWouldDeadlock : Listen(address);

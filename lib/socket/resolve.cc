@@ -32,7 +32,7 @@ bool IsNameCharacter(char c) {
   return IsDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
 }
 
-// Digits only, at most `most_digits` of them: no sign, no space, no base.
+// Parses digits, at most `most_digits` of them. It takes no sign, no space and no base.
 template <typename T>
 std::optional<T> ParseNumber(std::string_view text, std::size_t most_digits) {
   if (text.empty() || text.size() > most_digits) return std::nullopt;
@@ -43,7 +43,7 @@ std::optional<T> ParseNumber(std::string_view text, std::size_t most_digits) {
   return value;
 }
 
-// Splits "host:port" and "[host]:port"; "::1:80" is ambiguous and refused.
+// Splits "host:port" and "[host]:port". It refuses "::1:80", which is ambiguous.
 std::optional<HostPort> Split(std::string_view text) {
   HostPort parts;
   std::size_t colon = text.find(':');
@@ -89,8 +89,8 @@ Resolution Failure(std::error_code error) { return {.error = error}; }
 
 Resolution Success(const SocketAddress& address) { return {.addresses = {address}}; }
 
-// The text behind "unix:". The kernel would also take a path of 108 bytes without a NUL, but hardly
-// anybody reads such an address back right (unix(7), BUGS).
+// Parses the text after "unix:". The kernel would also take a path of 108 bytes without a NUL, but
+// few programs read such an address back correctly (unix(7), BUGS).
 Resolution ParseUnix(std::string_view path) {
   SocketAddress address;
   address.local.sun_family = AF_UNIX;
@@ -110,12 +110,13 @@ Resolution ParseUnix(std::string_view path) {
   return Failure(Errc::kBadAddress);
 }
 
-// A dotted name of letters, digits, hyphens and underscores, at most 253 bytes (RFC 1035, 2.3.4,
-// less the two that only the wire needs) with at most 63 in a label; a dot may follow.
+// Returns whether this is a dotted name of letters, digits, hyphens and underscores, of at most 253
+// bytes (RFC 1035, 2.3.4, less the two that only the wire needs) and with at most 63 in a label. A
+// dot may follow.
 //
-// What ends in a number is not a name: "127.1" and "0x7f.1" are numbers to inet_aton(3), which
-// getaddrinfo(3) asks, and mean something else to every other reader (the same rule:
-// https://url.spec.whatwg.org/#ends-in-a-number-checker).
+// What ends in a number is not a name: "127.1" and "0x7f.1" are addresses to inet_aton(3), which
+// getaddrinfo(3) asks, and mean something else to every other reader. The rule is that of
+// https://url.spec.whatwg.org/#ends-in-a-number-checker.
 bool IsName(std::string_view host) {
   if (host.ends_with('.')) host.remove_suffix(1);
   if (host.size() > 253) return false;
@@ -184,8 +185,8 @@ bool IsZoneName(std::string_view zone) {
          std::all_of(zone.begin(), zone.end(), allowed);
 }
 
-// What stands between brackets. A zone (RFC 4007, 11) is the number of an interface or its name,
-// which getaddrinfo looks up without asking any server.
+// Resolves the text between brackets. A zone (RFC 4007, 11) is the number of an interface, or its
+// name, which getaddrinfo looks up without asking a server.
 Resolution ResolveIpv6(std::string_view host, std::uint16_t port) {
   const std::size_t percent = host.find('%');
   const std::string digits(host.substr(0, percent));

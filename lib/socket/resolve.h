@@ -16,11 +16,12 @@ struct Resolution {
   bool is_name = false;     // see ParseForDial
 };
 
-// "host:port", "[v6]:port", "[v6%zone]:port", "unix:/path", "unix:@abstract", and to listen also
-// ":port". Strict, and nothing is truncated: what does not parse is Errc::kBadAddress. What looks
-// like a number is never looked up as a name. A name may wait for the network; where it has no
-// address, Errc::kHostNotFound, or the system's error. Listening takes a name's first address only;
-// dialling needs a host and a port other than 0. Never throws: Errc::kNoMemory.
+// These take "host:port", "[v6]:port", "[v6%zone]:port", "unix:/path", "unix:@abstract", and to
+// listen also ":port". They parse strictly and truncate nothing: what does not parse is
+// Errc::kBadAddress. What looks like a number is never looked up as a name. The look-up of a name
+// may wait for the network; if the name has no address the result is Errc::kHostNotFound, or the
+// system's error. Listening takes the first address of a name only. Dialling needs a host, and a
+// port other than 0. They never throw; without memory the result is Errc::kNoMemory.
 Resolution ResolveForListen(std::string_view address) noexcept;
 Resolution ResolveForDial(std::string_view address) noexcept;
 

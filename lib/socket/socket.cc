@@ -29,10 +29,12 @@ bool Get(int fd, int level, int name, int* value) noexcept {
 
 bool SetBeforeBind(int fd, const SocketAddress& address, bool any_family,
                    const ListenOptions& options) noexcept {
-  // So that a restarted server gets its port although old connections are in TIME_WAIT.
+  // With this a restarted server gets its port although old connections are in TIME_WAIT
+  // (socket(7)).
   if (!Set(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return false;
   if (options.reuse_port && !Set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return false;
-  // Said either way, because the default is an administrator's (net.ipv6.bindv6only).
+  // It is set explicitly either way, because the default is up to the administrator
+  // (net.ipv6.bindv6only).
   return address.base.sa_family != AF_INET6 ||
          Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, any_family ? 0 : 1);
 }
@@ -71,14 +73,15 @@ std::error_code OpenOne(const SocketAddress& address, bool any_family, const Lis
   return {};
 }
 
-// A dial to a port of the ephemeral range on the same host, on which nobody listens, may choose that
-// very port for its own, and simultaneous open (RFC 9293, 3.5) does the rest.
+// Returns whether a socket is connected to itself. A dial to a port of the ephemeral range on the
+// same host, on which nobody listens, may choose that very port for its own end, and then a
+// simultaneous open (RFC 9293, 3.5) connects the socket to itself.
 bool IsSelf(const SocketAddress& local, const SocketAddress& peer) noexcept {
   return IsTcp(local.get()) && local.size == peer.size &&
          std::memcmp(local.get(), peer.get(), local.size) == 0;
 }
 
-// Makes close(2) send a reset (socket(7), SO_LINGER): no TIME_WAIT holds the port.
+// Makes close(2) send a reset (socket(7), SO_LINGER), so that no TIME_WAIT holds the port.
 void CloseByReset(int fd) noexcept {
   const linger reset{1, 0};
   sys::SetSockOpt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
@@ -94,8 +97,8 @@ std::error_code OpenListener(const SocketAddress& address, bool any_family,
                              const ListenOptions& options, UniqueFd* out,
                              SocketFile* file) noexcept {
   const std::error_code error = OpenOne(address, any_family, options, out, file);
-  // Without IPv6 in the kernel socket(2) says the first, without it on any interface bind(2) may
-  // say the second.
+  // If the kernel has no IPv6, socket(2) returns the first error; if no interface has it, bind(2)
+  // may return the second.
   const bool no_ipv6 =
       error == std::errc::address_family_not_supported || error == std::errc::address_not_available;
   if (!any_family || !no_ipv6) return error;
@@ -164,7 +167,7 @@ AcceptOutcome ClassifyAccept(int error) noexcept {
     case ENFILE:
     case ENOBUFS:
     case ENOMEM:
-    // An error that nobody has heard of may last: trying later never spins.
+    // An error that is not known here may last. Trying later never spins.
     default:
       return AcceptOutcome::kExhausted;
   }
@@ -176,8 +179,8 @@ std::error_code StartConnect(const SocketAddress& address, const TcpOptions& opt
   if (!fd.valid()) return LastError();
   if (IsTcp(address.get())) ApplyTcpOptions(fd.get(), options);
   const bool stands = sys::Connect(fd.get(), address.get(), address.size) == 0;
-  // connect(2), EINTR: it goes on in the background all the same, and asking again would be told
-  // EALREADY. On a Unix socket EAGAIN is a full backlog, and final.
+  // After EINTR connecting goes on in the background all the same, and a second call would return
+  // EALREADY (connect(2)). On a Unix socket EAGAIN says that the backlog is full, and is final.
   if (!stands && errno != EINPROGRESS && errno != EINTR) return LastError();
   *in_progress = !stands;
   *out = std::move(fd);
@@ -191,9 +194,9 @@ int TakeSocketError(int fd) noexcept {
 
 ConnectResult FinishConnect(int fd) noexcept {
   const int error = TakeSocketError(fd);
-  // A server may accept, send its last words, and reset before we look. Linux answers a reset of a
-  // handshake with ECONNREFUSED; these two it gives only to a connection that was established (EPIPE
-  // after a FIN).
+  // A server may accept, send its last bytes, and reset before this end looks. Linux reports a
+  // reset of a handshake as ECONNREFUSED; these two errors it reports only for a connection that
+  // was established (EPIPE after a FIN).
   if (error == ECONNRESET || error == EPIPE) return {ConnectOutcome::kEstablished, error};
   if (error != 0) return {ConnectOutcome::kFailed, error};
   SocketAddress local;
@@ -215,7 +218,8 @@ int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept {
     const std::error_code error = LastError();
     XTCP_LOG_LIMITED(kWarn, "a TCP option was refused: %s", error.message().c_str());
   };
-  // Said either way: an accepted socket inherits it from an adopted listener.
+  // It is set explicitly either way, because an accepted socket inherits it from an adopted
+  // listener.
   apply(IPPROTO_TCP, TCP_NODELAY, options.no_delay ? 1 : 0);
   if (options.keep_alive) {
     apply(SOL_SOCKET, SO_KEEPALIVE, 1);

@@ -14,9 +14,9 @@
 #include "socket/socket_file.h"
 #include "socket/unique_fd.h"
 
-// What the library does with sockets: thin functions over the system calls, which know what each
-// error means. EINTR ends here. Everything is non-blocking and close-on-exec from birth, and
-// allocates nothing.
+// What the library does with sockets: thin functions above the system calls, which know what each
+// error means. EINTR is not visible above them. Every descriptor is non-blocking and close-on-exec
+// from birth. None of the functions allocates memory.
 namespace xtcp::internal {
 
 struct TcpOptions {
@@ -29,8 +29,8 @@ struct TcpOptions {
 struct ListenOptions {
   int backlog = 1;
   bool reuse_port = false;
-  // Set before listen(2): a socket inherits what its listener has when the handshake ends, which
-  // may be before anybody accepts.
+  // They are set before listen(2): a socket inherits what its listener has when the handshake ends,
+  // which may be before it is accepted.
   TcpOptions tcp{};
 };
 
@@ -38,15 +38,16 @@ bool IsTcp(const sockaddr* address) noexcept;
 
 // ---- Listening
 
-// Socket, bind and listen; on an error nothing is left behind. `any_family`: also takes IPv4, or
-// only IPv4 when there is no IPv6. A socket file on which nobody answers is removed first; nothing
-// else ever is. `file`, if given, gets the new socket's file; without it the file stays behind.
+// Makes a socket, binds it and listens. With an error nothing is left open. With `any_family` the
+// socket also takes IPv4, or only IPv4 if there is no IPv6. A socket file on which nobody answers
+// is removed first; nothing else ever is. `file`, if given, gets the file of the new socket;
+// otherwise that file is never removed.
 std::error_code OpenListener(const SocketAddress& address, bool any_family,
                              const ListenOptions& options, UniqueFd* out,
                              SocketFile* file = nullptr) noexcept;
 
-// Makes somebody else's socket ready for our loop. Errc::kNotListening unless it is a stream socket
-// that listens.
+// Makes a socket that was opened elsewhere ready for our loop. Returns Errc::kNotListening unless
+// it is a stream socket that listens.
 std::error_code PrepareAdopted(int fd) noexcept;
 
 struct AcceptResult {
@@ -54,27 +55,32 @@ struct AcceptResult {
   int error = 0;  // of accept4(2), for ClassifyAccept
   SocketAddress peer;
 };
+
+// Accepts one connection, or says why there is none.
 AcceptResult Accept(int listener) noexcept;
 
 enum class AcceptOutcome {
   kConnection,  // there is one
   kDone,        // nothing waits
-  kNext,        // this one is gone; the next may be well
-  kExhausted,   // no descriptors or memory: try again later
+  kNext,        // this one is gone; the next one may be there
+  kExhausted,   // no descriptors or no memory: try again later
   kDead,        // the listener is of no use any more
 };
+
+// What an error of accept4(2) means for the listener.
 AcceptOutcome ClassifyAccept(int error) noexcept;
 
 // ---- Connecting
 
-// Begins to connect; when `*in_progress`, the socket turns writable when that has ended and
-// TakeSocketError tells how. connect(2) is never repeated. `options` reach TCP sockets only.
+// Begins to connect. If `*in_progress` is set, the socket becomes writable when connecting has
+// ended, and FinishConnect tells how. connect(2) is never repeated. `options` are for TCP sockets
+// only.
 std::error_code StartConnect(const SocketAddress& address, const TcpOptions& options, UniqueFd* out,
                              bool* in_progress) noexcept;
 
 enum class ConnectOutcome {
   kInProgress,   // writable, but not connected yet
-  kEstablished,  // and perhaps reset since: then `error` says how
+  kEstablished,  // and perhaps reset since then: `error` says how
   kFailed,
 };
 struct ConnectResult {
@@ -82,37 +88,38 @@ struct ConnectResult {
   int error = 0;
 };
 
-// What became of a connect in progress, once its socket was reported. A socket that is its own peer
-// has failed (ECONNREFUSED), and its port is free as soon as it is closed.
+// Tells what became of a connect that was in progress, once epoll has reported its socket. A socket
+// that is its own peer has failed (ECONNREFUSED), and its port is free as soon as it is closed.
 ConnectResult FinishConnect(int fd) noexcept;
 
-// SO_ERROR, which it clears; or why it could not be asked for.
+// Returns SO_ERROR and clears it; or returns why it could not be asked for.
 int TakeSocketError(int fd) noexcept;
 
 // ---- Connected
 
-// Best effort; how many of the options the kernel refused, a line in the log for each. For TCP
-// sockets.
+// Sets the options of a TCP socket as far as the kernel allows. Returns how many it refused; each
+// of them is a line in the log.
 int ApplyTcpOptions(int fd, const TcpOptions& options) noexcept;
 
+// Where the two ends of a socket are (getsockname(2), getpeername(2)).
 std::error_code LocalAddressOf(int fd, SocketAddress* address) noexcept;
 std::error_code PeerAddressOf(int fd, SocketAddress* address) noexcept;
 
-// Far below what one call takes (MAX_RW_COUNT, just under 2 GiB), so that no size comes near a signed
-// 32-bit count anywhere below.
+// The most bytes of one write. It is far below what one call takes (MAX_RW_COUNT, just under 2
+// GiB), so that no size comes near a signed 32-bit count anywhere in the kernel.
 inline constexpr std::size_t kLargestWrite = std::size_t{1} << 30;
 
-// As recv(2), send(2) without SIGPIPE, and sendmsg(2): -1 and `errno`, but never EINTR. A short
-// count is normal.
+// These do what recv(2), send(2) and sendmsg(2) say, without SIGPIPE: they return -1 and set
+// `errno` on failure, but never to EINTR. A short count is normal.
 ssize_t RecvSome(int fd, std::span<std::byte> buffer) noexcept;
 ssize_t SendSome(int fd, std::span<const std::byte> bytes) noexcept;
 ssize_t SendSome(int fd, iovec* parts, int count) noexcept;
 
-// Sends the FIN; whether it could.
+// Sends the FIN. Returns whether it could.
 bool ShutdownWrite(int fd) noexcept;
 
-// Written and not acknowledged by the peer's kernel, the FIN counted as one (tcp(7), SIOCOUTQ); 0
-// if it cannot be told.
+// Returns how many bytes were written and are not acknowledged by the peer's kernel; the FIN counts
+// as one (tcp(7), SIOCOUTQ). Returns 0 if the kernel does not tell.
 std::uint64_t UnackedBytes(int fd) noexcept;
 
 }  // namespace xtcp::internal

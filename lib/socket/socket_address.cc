@@ -49,8 +49,8 @@ Parts DecodeIpv6(const sockaddr_in6& in) noexcept {
   return parts;
 }
 
-// The three kinds of unix(7): unnamed, abstract (a NUL first, and every byte counts), pathname (up
-// to its NUL, which one of 108 bytes does not have).
+// Decodes the three kinds of unix(7): unnamed; abstract, which begins with a NUL and of which every
+// byte counts; and a path, which ends at its NUL, or after 108 bytes without one.
 Parts DecodeUnix(const sockaddr* address, socklen_t size) noexcept {
   constexpr std::size_t kOffset = offsetof(sockaddr_un, sun_path);
   Parts parts{.kind = Kind::kUnix};
@@ -64,7 +64,7 @@ Parts DecodeUnix(const sockaddr* address, socklen_t size) noexcept {
 
 Parts Decode(const sockaddr* address, socklen_t size) noexcept {
   if (size < sizeof(sa_family_t)) return {};
-  // Copied out, because the caller's bytes may have another type or alignment.
+  // It is copied out because the caller's bytes may have another type or alignment.
   sa_family_t family;
   std::memcpy(&family, reinterpret_cast<const char*>(address) + offsetof(sockaddr, sa_family),
               sizeof(family));

@@ -14,8 +14,8 @@
 
 namespace xtcp::internal {
 
-// An address as the kernel takes and gives it, with room for every kind that the library uses (a
-// sockaddr_storage has twice the room).
+// An address in the kernel's form, with room for every kind that the library uses. (A
+// sockaddr_storage would take twice the room.)
 struct SocketAddress {
   SocketAddress() noexcept : local{} {}
 
@@ -34,23 +34,23 @@ struct SocketAddress {
 };
 static_assert(sizeof(sockaddr_un) >= sizeof(sockaddr_in6));
 
-// As the user sees it; IPv4-mapped IPv6 reads as IPv4. Empty for other families, and for a size
-// that is too small for the family. `size` may be more than the kernel wrote (unix(7), BUGS).
-// Throws std::bad_alloc, for a Unix address only.
+// Converts to the user's form. An IPv4-mapped IPv6 address reads as IPv4. The result is empty for
+// other families, and for a size that is too small for the family. `size` may be more than the
+// kernel wrote (unix(7), BUGS). Throws std::bad_alloc, for a Unix address only.
 Address ToAddress(const sockaddr* address, socklen_t size);
 inline Address ToAddress(const SocketAddress& address) {
   return ToAddress(address.get(), address.size);
 }
 
-// Address's private parts, for the only ones who make addresses.
+// Makes addresses, for which it may touch the private members of Address.
 struct AddressAccess {
   using Kind = Address::Kind;
   static Address Make(Kind kind, std::uint16_t port, std::uint32_t zone,
                       const std::array<std::uint8_t, 16>& ip, std::string_view path);
 };
 
-// Both ends of a connection, which every connection keeps: 24 bytes for IPv4, and something on the
-// heap for the rest.
+// The addresses of the two ends, which every connection keeps. IPv4 fits into these 24 bytes;
+// others are on the heap.
 class ConnectionEnds {
  public:
   ConnectionEnds() = default;  // both are empty
@@ -67,9 +67,11 @@ class ConnectionEnds {
     std::array<std::uint8_t, 4> ip{};
     std::uint16_t port = 0;
   };
+
+  // Converts one end to the user's form.
   static Address Make(const Ipv4& end);
 
-  std::unique_ptr<const std::pair<Address, Address>> others_;
+  std::unique_ptr<const std::pair<Address, Address>> others_;  // both ends, unless both are IPv4
   Ipv4 local_;
   Ipv4 remote_;
   bool is_ipv4_ = false;

@@ -21,15 +21,15 @@ std::error_code InUse() noexcept { return {EADDRINUSE, std::system_category()}; 
 
 std::error_code SocketFile::Lock(const SocketAddress& address) noexcept {
   if (address.base.sa_family != AF_UNIX || address.local.sun_path[0] == '\0') return {};
-  // Our own addresses end with a NUL: ResolveForListen leaves room for it.
+  // The path ends with a NUL, for which ResolveForListen has left room.
   std::copy_n(address.local.sun_path, path_.size(), path_.begin());
   return TakeLock();
 }
 
 std::error_code SocketFile::TakeLock() noexcept {
   std::array<char, sizeof(Path) + 8> path;
-  // Who owned it may be removing the file of the lock: then what was locked has no name any more, and
-  // does not count.
+  // The former owner may be removing the file of the lock at this moment. Then the file that was
+  // locked here has no name any more, and does not count.
   for (int tries = 0; tries < 16; ++tries) {
     UniqueFd fd(sys::OpenFile(LockPath(&path), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
                               S_IRUSR | S_IWUSR));
@@ -56,8 +56,8 @@ bool SocketFile::RemoveAbandoned(const SocketAddress& address) noexcept {
   if (!lock_.valid()) return false;
   struct stat status {};
   if (sys::Lstat(path_.data(), &status) != 0 || !S_ISSOCK(status.st_mode)) return false;
-  // Anything but ECONNREFUSED, EAGAIN of a full backlog too, means that somebody is there, or might
-  // be: somebody who knows nothing of our lock.
+  // Any error but ECONNREFUSED means that a server answers, or might: one that knows nothing of our
+  // lock. That includes EAGAIN, which is a full backlog.
   const UniqueFd probe(sys::Socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!probe.valid()) return false;
   if (sys::Connect(probe.get(), address.get(), address.size) == 0 || errno != ECONNREFUSED) {
@@ -75,9 +75,9 @@ void SocketFile::NoteBound() noexcept {
 
 void SocketFile::Remove() noexcept {
   if (!lock_.valid()) return;
-  // The lock that a fork has shared ends with its last holder. So: let go, and take it anew.
+  // A lock that a fork has shared ends with its last holder. So it is released and taken anew.
   lock_.Reset();
-  if (TakeLock()) return;  // a child or a parent serves on, or the next owner does already
+  if (TakeLock()) return;  // a child or a parent still serves, or the next owner does already
   struct stat status {};
   if (sys::Lstat(path_.data(), &status) == 0 && S_ISSOCK(status.st_mode) &&
       status.st_dev == device_ && status.st_ino == inode_) {

@@ -6,8 +6,9 @@
 
 namespace xtcp::internal {
 
-// The one owner of a descriptor. It closes with a single close(2), never repeated: on Linux the
-// descriptor is gone also after EINTR or EIO, and its number may already be somebody else's.
+// The one owner of a descriptor. It calls close(2) once and never repeats it: on Linux the
+// descriptor is gone even after EINTR or EIO, and its number may already be another one's
+// (close(2)).
 class UniqueFd {
  public:
   UniqueFd() noexcept = default;
@@ -22,7 +23,7 @@ class UniqueFd {
   int get() const noexcept { return fd_; }
   bool valid() const noexcept { return fd_ >= 0; }
 
-  // Closes what it holds and takes `fd`, or nothing.
+  // Closes what it holds, and takes `fd` in its place.
   void Reset(int fd = -1) noexcept {
     const int old = std::exchange(fd_, fd);
     if (old >= 0) sys::Close(old);

@@ -4,7 +4,7 @@
 
 namespace xtcp::sys {
 
-// An alias, so that a test program may put a lock of its own in its place.
+// This is an alias so that a test program may put a lock of its own in its place.
 using Mutex = std::mutex;
 
 }  // namespace xtcp::sys

@@ -97,7 +97,8 @@ void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
 void Yield() { ::sched_yield(); }
 
 std::error_code StartThread(std::string name, std::function<void()> body, std::thread* thread) {
-  // A thread inherits the mask, so nothing can reach it before it has blocked the signals itself.
+  // The new thread inherits the mask, so that no signal can reach it before it has blocked them
+  // itself.
   sigset_t blocked, old;
   ::sigfillset(&blocked);
   for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIGABRT, SIGPROF}) {

@@ -14,13 +14,13 @@
 #include <system_error>
 #include <thread>
 
-// The seam: every system call the library makes, the clock, and thread creation. The production
-// versions live in this one object of the archive and do nothing but make the call, so that what is
-// decided about errors (EINTR included) is decided above, where a test can reach it: a test program
+// The seam: every system call that the library makes, the clock, and the starting of threads. These
+// functions are in one object of the archive and do nothing but make the call. Whatever is decided
+// about errors, EINTR included, is decided above them, where a test can reach it: a test program
 // that defines these functions itself links the very archive that ships, less this object.
 //
-// Unless said otherwise: as the manual page of the same name (section 2), -1 and `errno` on
-// failure.
+// Unless a comment says otherwise, each does what the manual page of the same name says (section
+// 2), and returns -1 and sets `errno` on failure.
 namespace xtcp::sys {
 
 int Socket(int domain, int type, int protocol);
@@ -39,7 +39,7 @@ ssize_t Recv(int fd, void* buffer, std::size_t size, int flags);
 ssize_t Send(int fd, const void* buffer, std::size_t size, int flags);
 ssize_t SendMsg(int fd, const msghdr* message, int flags);
 int IoctlOutq(int fd, int* bytes);  // ioctl(fd, SIOCOUTQ, bytes)
-int FcntlGet(int fd, int command);  // fcntl(fd, command): F_GETFL, F_GETFD
+int FcntlGet(int fd, int command);  // fcntl(fd, command), for F_GETFL and F_GETFD
 int FcntlSet(int fd, int command, int flags);
 
 int EpollCreate();  // epoll_create1(EPOLL_CLOEXEC)
@@ -56,14 +56,14 @@ int Flock(int fd, int operation);
 int GetRlimit(int resource, rlimit* limit);
 int AvailableProcessors();  // by sched_getaffinity(2); at least 1
 
-// As getaddrinfo(3): 0 or an EAI_ code.
+// These do what getaddrinfo(3) says: the first returns 0 or an EAI_ code.
 int GetAddrInfo(const char* node, const char* service, const addrinfo* hints, addrinfo** result);
 void FreeAddrInfo(addrinfo* list);
 
-// CLOCK_MONOTONIC.
+// The time of CLOCK_MONOTONIC.
 std::chrono::nanoseconds Now();
 
-// std::atomic's wait, notify_one and notify_all, which are futex(2).
+// These are std::atomic's wait, notify_one and notify_all, which call futex(2).
 void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old);
 void NotifyOne(std::atomic<std::uint32_t>& value);
 void NotifyAll(std::atomic<std::uint32_t>& value);
@@ -79,9 +79,9 @@ inline void Relax() {
 
 void Yield();  // sched_yield(2)
 
-// Starts a thread in which every signal is blocked but the synchronous ones and SIGPROF. ps(1), top(1)
-// and gdb(1) show it by its name, of at most 15 bytes (prctl(2), PR_SET_NAME). Returns an error when
-// the system refuses.
+// Starts a thread in which every signal is blocked but the synchronous ones and SIGPROF. ps(1),
+// top(1) and gdb(1) show its name, of at most 15 bytes (prctl(2), PR_SET_NAME). Returns an error
+// when the system refuses.
 std::error_code StartThread(std::string name, std::function<void()> body, std::thread* thread);
 
 }  // namespace xtcp::sys

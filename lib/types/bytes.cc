@@ -13,7 +13,7 @@ T Swapped(T value) noexcept {
   if constexpr (sizeof(T) == 8) return __builtin_bswap64(value);
 }
 
-// Between the machine's order and `order`, both ways.
+// Converts from the machine's byte order to `order`, or back.
 template <std::endian order, typename T>
 T Ordered(T value) noexcept {
   if constexpr (order == std::endian::native) return value;
@@ -50,8 +50,8 @@ std::span<std::byte> Writer::Claim(std::size_t n) noexcept {
 bool Writer::Write(std::span<const std::byte> bytes) noexcept {
   const std::span<std::byte> room = Claim(bytes.size());
   if (failed_) return false;
-  // memcpy(3) takes no null pointer, not even for 0 bytes. The bytes may come from the very buffer
-  // that is written to, so memmove.
+  // memcpy(3) takes no null pointer, not even for 0 bytes. It is memmove(3) because the bytes may
+  // come from the very buffer that is written to.
   if (!bytes.empty()) std::memmove(room.data(), bytes.data(), bytes.size());
   return true;
 }

@@ -36,7 +36,7 @@ class Category final : public std::error_category {
       case Errc::kNotListening:
         return "there is no listening socket";
       case Errc::kAlreadyUsed:
-        return "it has served or dialled before";
+        return "already served or dialled";
       case Errc::kStopped:
         return "stopped before the connection stood";
       case Errc::kNoLoop:
@@ -51,7 +51,7 @@ class Category final : public std::error_category {
 }  // namespace
 
 const std::error_category& ErrorCategory() noexcept {
-  // Never destroyed: an error code may be looked at while the process ends.
+  // It is never destroyed, since an error code may be looked at while the process ends.
   alignas(Category) static std::array<std::byte, sizeof(Category)> storage;
   static const Category* const category = new (storage.data()) Category;
   return *category;

@@ -15,10 +15,11 @@
 
 namespace xtcp::internal {
 
-// What `Conn::SendPacket` and `Protocol::Pack` have in common: lets the protocol pack `packet` into
-// the room that `bool allocate(std::size_t size, std::span<std::byte>* room)` finds for exactly
-// that many bytes. False from it is kNoMemory. Whatever goes wrong is the result; then the caller
-// drops the room. An exception is logged as well (F5). No lock is held.
+// The common part of `Conn::SendPacket` and `Protocol::Pack`. It lets the protocol pack `packet`
+// into the room that `bool allocate(std::size_t size, std::span<std::byte>* room)` finds for
+// exactly that many bytes. If that returns false the result is kNoMemory. Whatever goes wrong is
+// the result, and then the caller drops the room. An exception is logged as well (F5). No lock is
+// held.
 template <typename Allocate>
 std::error_code PackPacket(const Protocol& protocol, const Packet& packet,
                            const Allocate& allocate) {

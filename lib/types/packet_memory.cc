@@ -1,5 +1,5 @@
-// Packet's operator new and delete: a free list per thread and size. A packet may be freed on
-// another thread than it was made on; it then joins that thread's list, which is bounded.
+// Packet's operators new and delete: a free list for each thread and size. A packet may be freed on
+// another thread than it was made on; then it joins the list of that thread, which is bounded.
 
 #include <link.h>
 #include <xtcp/protocol.h>
@@ -9,7 +9,8 @@
 #include <new>
 #include <utility>
 
-// Whether a sanitizer's runtime is in the program, whoever was compiled for it: null where it is not.
+// Functions of the sanitizers' runtimes. They are null in a program without them; which parts of
+// the program were compiled for a sanitizer does not matter.
 extern "C" {
 [[gnu::weak]] void __asan_init();
 [[gnu::weak]] void __hwasan_init();
@@ -20,13 +21,13 @@ extern "C" {
 namespace xtcp {
 namespace {
 
-// valgrind(1) loads this into the program that it checks.
+// Returns 1 for the library that valgrind(1) loads into the program that it checks.
 int IsMemcheck(dl_phdr_info* object, std::size_t, void*) {
   return std::strstr(object->dlpi_name, "/vgpreload_memcheck-") != nullptr ? 1 : 0;
 }
 
-// Whether somebody looks for packets that are used after their end: then each comes from the
-// allocator and goes back to it.
+// Returns whether a tool looks for packets that are used after their end. Then each packet comes
+// from the allocator and goes back to it.
 bool MemoryIsWatched() noexcept {
   return __asan_init != nullptr || __hwasan_init != nullptr || __msan_init != nullptr ||
          __tsan_init != nullptr || ::dl_iterate_phdr(IsMemcheck, nullptr) != 0;
@@ -36,7 +37,7 @@ bool MemoryIsWatched() noexcept {
 
 constinit thread_local Packet::Memory::List Packet::Memory::lists_[kLargest / kStep]{};
 
-// Frees the lists when the thread ends. Packets that go later than this find no room.
+// Frees the lists when the thread ends. Packets that are freed later find no room there.
 struct Packet::Memory::Cleaner {
   static constexpr int kKept = 64;  // per list
 
@@ -51,7 +52,7 @@ struct Packet::Memory::Cleaner {
   }
 };
 
-// The list is full, or this thread has none yet.
+// The list is full, or this thread has not used its lists yet.
 void Packet::Memory::GiveSlowly(void* packet) noexcept {
   static const bool memory_is_watched = MemoryIsWatched();
   if (!memory_is_watched) {
@@ -68,7 +69,8 @@ void* Packet::operator new(std::size_t size, const std::nothrow_t&) noexcept {
   }
 }
 
-// After a constructor that threw: of what size, is not said here.
+// This is called after a constructor that threw. It does not say the size, so there is no list for
+// it.
 void Packet::operator delete(void* packet, const std::nothrow_t&) noexcept {
   ::operator delete(packet);
 }

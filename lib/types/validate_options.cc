@@ -11,7 +11,7 @@ namespace {
 using std::chrono::milliseconds;
 
 // The monotonic clock counts nanoseconds since the start of the system in 64 bits, which last for
-// 292 years. A deadline up to this far away never overflows it.
+// 292 years. A deadline that is at most this far away never overflows it.
 constexpr milliseconds kLongest = std::chrono::years(100);
 
 constexpr milliseconds kLongestKeepAlive = std::chrono::seconds(32767);  // MAX_TCP_KEEPIDLE

@@ -4,8 +4,8 @@
 
 namespace xtcp::internal {
 
-// Throws std::invalid_argument that names the field for every value that options.h calls
-// impossible.
+// Throws std::invalid_argument for every value that options.h calls impossible. Its text names the
+// field.
 void ValidateOptions(const Options& options);
 
 }  // namespace xtcp::internal
