@@ -8,8 +8,11 @@
 #include <xtcp/error.h>
 #include <xtcp/handler.h>
 #include <xtcp/logger.h>
+#include <xtcp/loop.h>
 #include <xtcp/options.h>
 #include <xtcp/protocol.h>
+#include <xtcp/redialer.h>
 #include <xtcp/server.h>
 #include <xtcp/stop_mode.h>
+#include <xtcp/task.h>
 #include <xtcp/version.h>

@@ -166,9 +166,8 @@ void ConnImpl::Push() {
 }
 
 void ConnImpl::WaitForEnd() const {
-  const std::shared_ptr<Group> group = context_->loop->group.lock();
-  while (group != nullptr && group->IsTurnedHere() && !intake_.has_ended()) {
-    if (group->RunOnce(std::chrono::seconds(1))) break;
+  if (const std::shared_ptr<Group> group = context_->loop->group.lock()) {
+    group->TurnUntil([this] { return intake_.has_ended(); });
   }
   intake_.WaitForEnd();
 }

@@ -270,7 +270,7 @@ void DialedConn::ConnectionEnded(const StopReport& report) {
   loop.connections.store(loop.connections.load(std::memory_order_relaxed) - 1,
                          std::memory_order_relaxed);
   group()->ConnectionEnded(report);
-  if (observer_ != nullptr) observer_->ConnectionEnds(self_);
+  if (observer_ != nullptr) observer_->ConnectionEnds(report);
 }
 
 void DialedConn::LetGoIfOver() {

@@ -26,10 +26,10 @@ class DialObserver {
   // Before kConnected.
   virtual void ConnectionBegins(const ConnPtr& conn) = 0;
 
-  // Before kClosed; nothing more follows but `ConnectionOver`.
-  virtual void ConnectionEnds(const ConnPtr& conn) = 0;
+  // Before kClosed; nothing more follows but `ConnectionOver`. With what a stop's report says of it.
+  virtual void ConnectionEnds(const StopReport& report) = 0;
 
-  // After kClosed or OnDialFailed. `stopped`: a stop ended it.
+  // After kClosed or OnDialFailed, or a dial that was refused.
   virtual void ConnectionOver(const ConnStats& stats) = 0;
 
  protected:

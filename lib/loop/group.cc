@@ -219,13 +219,10 @@ StopReport Group::Stop(StopMode mode) {
 }
 
 void Group::WaitForEnd() {
-  const auto has_ended = [this] {
+  TurnUntil([this] {
     MutexLock lock(mu_);
     return life_ == Life::kIdle || life_ == Life::kEnded;
-  };
-  while (IsTurnedHere() && !has_ended()) {
-    static_cast<void>(RunOnce(std::chrono::seconds(1)));
-  }
+  });
   MutexLock lock(mu_);
   while (life_ == Life::kRunning || life_ == Life::kEmbedded) ended_.Wait(mu_);
 }

@@ -91,12 +91,19 @@ class Group final : public std::enable_shared_from_this<Group> {
   // The error that `Run` will return, if there is one.
   std::error_code error() const XTCP_EXCLUDES(mu_);
 
-  // Whether this thread, outside a callback, is the one that turns a group which somebody else's loop
-  // embeds: then it must not sleep, but turn the loop.
-  bool IsTurnedHere() const;
+  // On the thread, outside callbacks, that turns a group which somebody else's loop embeds: turns it
+  // until `done()`. Elsewhere it does nothing: there the caller may sleep.
+  template <typename Done>
+  void TurnUntil(const Done& done) {
+    while (IsTurnedHere() && !done()) {
+      if (RunOnce(std::chrono::seconds(1))) return;
+    }
+  }
 
  private:
   enum class Life { kIdle, kRunning, kEmbedded, kEnded };
+
+  bool IsTurnedHere() const;
 
   Group() = default;
 

@@ -187,6 +187,7 @@ std::error_code Server::Impl::FindLimit() {
 }
 
 void Server::Impl::GroupRuns() {
+  ran_.store(true);
   for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Begin();
 }
 
@@ -288,21 +289,20 @@ StopReport Server::Impl::Stop(StopMode mode) {
   return report_;
 }
 
-StopReport Server::Impl::Stop(StopMode mode, Ended ended) {
+StopReport Server::Impl::Stop(StopMode mode, internal::EndCall ended) {
   StopReport report;
-  bool nothing_runs = false;
-  std::vector<Ended> tell;
+  std::vector<internal::EndCall> at_once;
   try {
-    tell.reserve(1);
+    at_once.reserve(1);
     MutexLock lock(mu_);
-    nothing_runs = life_ == Life::kIdle || life_ == Life::kEnded;
-    if (ended != nullptr) (nothing_runs ? tell : ended_).push_back(std::move(ended));
+    const bool comes = life_ == Life::kStarting || life_ == Life::kServing;
+    if (ended != nullptr) (comes ? ended_ : at_once).push_back(std::move(ended));
   } catch (const std::bad_alloc&) {
     report.error = Errc::kNoMemory;
     return report;
   }
   StopWith(internal::Add(Stops::kNone, mode), &report);
-  Tell(std::move(tell), nothing_runs);
+  Tell(std::move(at_once));
   return report;
 }
 
@@ -393,47 +393,34 @@ void Server::Impl::EndIdle() {
     MutexLock lock(mu_);
     FollowGroup();
   }
-  End(true);
+  End();
 }
 
 void Server::Impl::CloseListeners() {
   for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Close();
 }
 
-void Server::Impl::End(bool never_ran) {
+void Server::Impl::End() {
   const internal::CancellationOff off;
   CloseListeners();
-  std::vector<Ended> tell;
+  std::vector<internal::EndCall> tell;
   {
     MutexLock lock(mu_);
     life_ = Life::kEnded;
     tell.swap(ended_);
     changed_.NotifyAll();
   }
-  Tell(std::move(tell), never_ran);
+  Tell(std::move(tell));
 }
 
-// As tasks of a loop; directly, when none runs.
-void Server::Impl::Tell(std::vector<Ended> those, bool directly) {
+void Server::Impl::Tell(std::vector<internal::EndCall> calls) {
   StopReport report;
   {
     MutexLock lock(mu_);
     report = report_;
   }
-  for (Ended& ended : those) {
-    std::error_code error = Errc::kNoLoop;
-    try {
-      if (!directly) {
-        Task task([ended, report] { ended(report); });
-        error = group_->core(0).context().tasks.Push(std::move(task));
-      }
-    } catch (const std::bad_alloc&) {
-      error = Errc::kNoMemory;
-    }
-    if (!error) continue;
-    const internal::CallbackScope scope;
-    ended(report);
-  }
+  internal::MakeEndCalls(std::move(calls), report,
+                         ran_.load() ? &group_->core(0).context() : nullptr);
 }
 
 // A loop is broken, or no listener is left: stop gracefully, and return the first such error from
@@ -447,13 +434,10 @@ void Server::Impl::Fail(std::error_code error) {
 }
 
 void Server::Impl::WaitForEnd() {
-  const auto runs = [this] {
+  group_->TurnUntil([this] {
     MutexLock lock(mu_);
-    return life_ == Life::kStarting || life_ == Life::kServing;
-  };
-  while (group_->IsTurnedHere() && runs()) {
-    if (group_->RunOnce(std::chrono::seconds(1))) break;
-  }
+    return life_ == Life::kIdle || life_ == Life::kEnded;
+  });
   MutexLock lock(mu_);
   while (life_ == Life::kStarting || life_ == Life::kServing) changed_.Wait(mu_);
 }

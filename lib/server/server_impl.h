@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string_view>
 #include <system_error>
@@ -16,6 +15,7 @@
 #include "loop/group.h"
 #include "loop/stops.h"
 #include "server/acceptor.h"
+#include "server/end_calls.h"
 #include "server/server_loop.h"
 #include "socket/socket.h"
 
@@ -33,8 +33,6 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
                            public internal::AcceptSink,
                            public internal::Member {
  public:
-  using Ended = std::function<void(const StopReport&)>;
-
   Impl(Options options, std::shared_ptr<internal::Group> group, bool owns_group);
 
   std::error_code Listen(std::string_view address);
@@ -42,7 +40,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   std::error_code Start();
   std::error_code Serve();
   StopReport Stop(StopMode mode) XTCP_EXCLUDES(mu_);
-  StopReport Stop(StopMode mode, Ended ended) XTCP_EXCLUDES(mu_);
+  StopReport Stop(StopMode mode, internal::EndCall ended) XTCP_EXCLUDES(mu_);
   void WaitForEnd() XTCP_EXCLUDES(mu_);
   bool IsStopped() const XTCP_EXCLUDES(mu_);
   std::vector<Address> Addresses() const XTCP_EXCLUDES(mu_);
@@ -90,8 +88,8 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   void CloseListeners();
 
   // It is over: tells those who want to know.
-  void End(bool never_ran = false) XTCP_EXCLUDES(mu_);
-  void Tell(std::vector<Ended> those, bool directly);
+  void End() XTCP_EXCLUDES(mu_);
+  void Tell(std::vector<internal::EndCall> calls) XTCP_EXCLUDES(mu_);
 
   // Where the i-th listener accepts.
   std::size_t LoopOfListener(std::size_t i) const { return owns_group_ ? 0 : i % loops_.size(); }
@@ -111,6 +109,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   std::atomic<std::size_t> listening_{0};
   std::atomic<std::size_t> loops_left_{0};  // that have not ended
   internal::AcceptPause accept_pause_;
+  std::atomic<bool> ran_{false};  // its group runs, or ran while it was there
 
   mutable internal::Mutex mu_;
   internal::CondVar changed_;
@@ -118,7 +117,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   internal::Stops stops_ XTCP_GUARDED_BY(mu_) = internal::Stops::kNone;
   std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // admitted and not ended
   StopReport report_ XTCP_GUARDED_BY(mu_);
-  std::vector<Ended> ended_ XTCP_GUARDED_BY(mu_);
+  std::vector<internal::EndCall> ended_ XTCP_GUARDED_BY(mu_);
   std::error_code error_ XTCP_GUARDED_BY(mu_);
   std::vector<Address> addresses_ XTCP_GUARDED_BY(mu_);
   std::uint64_t accepted_ XTCP_GUARDED_BY(mu_) = 0;

@@ -19,8 +19,8 @@ constexpr milliseconds kLongestUserTimeout{std::numeric_limits<int>::max()};
 constexpr std::size_t kMostLoops = 1024;
 constexpr std::size_t kLargestFirstBuffer = std::size_t{1} << 30;
 
-void Require(bool holds, const char* field, const char* rule) {
-  if (!holds) throw std::invalid_argument(std::string("xtcp::Options::") + field + " " + rule);
+void Require(bool holds, const char* field, const char* rule, const char* of = "Options") {
+  if (!holds) throw std::invalid_argument(std::string("xtcp::") + of + "::" + field + " " + rule);
 }
 
 void RequireDuration(milliseconds value, milliseconds longest, const char* field) {
@@ -48,6 +48,15 @@ void ValidateOptions(const Options& options) {
   RequireDuration(options.connect_timeout, kLongest, "connect_timeout");
   RequireDuration(options.linger_timeout, kLongest, "linger_timeout");
   Require(options.backlog >= 1, "backlog", "must be at least 1");
+}
+
+void ValidateBackoff(const Backoff& backoff) {
+  Require(backoff.first >= milliseconds(1), "first", "must be at least 1 ms", "Backoff");
+  Require(backoff.most >= backoff.first, "most", "must not be less than first", "Backoff");
+  Require(backoff.most <= kLongest, "most", "is too long", "Backoff");
+  // Each so that a NaN is refused.
+  Require(backoff.factor >= 1, "factor", "must be at least 1", "Backoff");
+  Require(backoff.jitter >= 0 && backoff.jitter <= 1, "jitter", "must be from 0 to 1", "Backoff");
 }
 
 }  // namespace xtcp::internal
