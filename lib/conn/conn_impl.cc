@@ -119,6 +119,8 @@ StopReport ConnImpl::Stop(StopMode mode) {
   return report;
 }
 
+std::error_code ConnImpl::Dial(std::string_view) { return Errc::kAlreadyUsed; }
+
 std::error_code ConnImpl::DialAndServe(std::string_view) {
   return InsideCallback() ? Errc::kWouldDeadlock : Errc::kAlreadyUsed;
 }

@@ -51,6 +51,7 @@ class ConnImpl : public Conn, public Channel {
   std::error_code SendPacket(const Packet& packet) override;
   StopReport Stop(StopMode mode) override;
   std::error_code DialAndServe(std::string_view address) override;
+  std::error_code Dial(std::string_view address) override;
   void PauseRecv() override { Pause(true); }
   void ResumeRecv() override { Pause(false); }
   bool IsStopped() const override { return intake_.refuses(*context_); }

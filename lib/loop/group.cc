@@ -32,7 +32,7 @@ std::error_code Group::Run() {
   if (InsideCallback()) return Errc::kWouldDeadlock;
   {
     MutexLock lock(mu_);
-    if (std::exchange(used_, true)) return Errc::kAlreadyUsed;
+    if (std::exchange(used_, true) || embedded_) return Errc::kAlreadyUsed;
     if (life_ == Life::kEnded) return {};  // a stop came first
     life_ = Life::kRunning;
   }
@@ -108,6 +108,7 @@ void Group::NoteEnd() {
   const CancellationOff off;
   JoinThreads();
   for (const std::unique_ptr<LoopCore>& core : loops_) core->Close();
+  names_.Close();
   bool names_too = false;
   {
     MutexLock lock(mu_);
@@ -134,9 +135,10 @@ std::error_code Group::Embed() {
   {
     MutexLock lock(mu_);
     if (life_ == Life::kEmbedded) return {};
-    if (used_) return Errc::kAlreadyUsed;
+    if (used_ && !embedded_) return Errc::kAlreadyUsed;
     if (life_ == Life::kEnded) return Errc::kStopped;
     life_ = Life::kEmbedded;
+    embedded_ = true;
   }
   const std::error_code error = Open();
   if (error) {
@@ -149,8 +151,15 @@ std::error_code Group::Embed() {
 
 std::error_code Group::RunOnce(std::chrono::nanoseconds at_most) {
   if (InsideCallback()) return Errc::kWouldDeadlock;
-  if (turning_.exchange(true)) return Errc::kAlreadyUsed;
-  const AtScopeEnd turned([this] { turning_.store(false); });
+  {
+    MutexLock lock(mu_);
+    if (std::exchange(turning_, true)) return Errc::kAlreadyUsed;
+  }
+  const AtScopeEnd turned([this] {
+    MutexLock lock(mu_);
+    turning_ = false;
+    ended_.NotifyAll();
+  });
   if (const std::error_code error = Embed()) return error;
   turner_.store(std::this_thread::get_id());
   bool over = false;
@@ -225,6 +234,17 @@ void Group::WaitForEnd() {
   });
   MutexLock lock(mu_);
   while (life_ == Life::kRunning || life_ == Life::kEmbedded) ended_.Wait(mu_);
+}
+
+void Group::TurnToEnd() {
+  for (;;) {
+    {
+      MutexLock lock(mu_);
+      while (turning_) ended_.Wait(mu_);
+      if (life_ != Life::kEmbedded) return;
+    }
+    static_cast<void>(RunOnce(std::chrono::seconds(1)));
+  }
 }
 
 void Group::EndLookUps() {

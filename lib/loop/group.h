@@ -63,6 +63,10 @@ class Group final : public std::enable_shared_from_this<Group> {
   // Waits until it has ended, unless nothing ever ran.
   void WaitForEnd() XTCP_EXCLUDES(mu_);
 
+  // The handle of a group that was stopped goes: nobody else may turn one that was embedded any more, so
+  // this thread does.
+  void TurnToEnd() XTCP_EXCLUDES(mu_);
+
   // The group's handle goes: waits for the look-ups of names; inside a callback `Run` does so instead.
   void EndLookUps() XTCP_EXCLUDES(mu_);
 
@@ -124,14 +128,14 @@ class Group final : public std::enable_shared_from_this<Group> {
 
   std::vector<std::thread> threads_;  // of the loops but the first; the running thread's only
 
-  // Of an embedded group: who made the last `RunOnce`, and whether somebody is in it.
-  std::atomic<std::thread::id> turner_{};
-  std::atomic<bool> turning_{false};
+  std::atomic<std::thread::id> turner_{};  // of an embedded group: who made the last `RunOnce`
 
   mutable Mutex mu_;
   CondVar ended_;
   Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
   bool used_ XTCP_GUARDED_BY(mu_) = false;        // `Run` was called
+  bool embedded_ XTCP_GUARDED_BY(mu_) = false;    // `RunOnce` has begun
+  bool turning_ XTCP_GUARDED_BY(mu_) = false;     // somebody is in it
   bool ends_names_ XTCP_GUARDED_BY(mu_) = false;  // the handle went inside a callback
   Stops stops_ XTCP_GUARDED_BY(mu_) = Stops::kNone;
   Member* members_ XTCP_GUARDED_BY(mu_) = nullptr;

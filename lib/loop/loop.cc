@@ -102,7 +102,10 @@ LoopGroup::LoopGroup(std::size_t loops) {
 LoopGroup::~LoopGroup() {
   const internal::CancellationOff off;
   group_->Stop(StopMode::kImmediately);
-  if (!internal::InsideCallback()) group_->WaitForEnd();
+  if (!internal::InsideCallback()) {
+    group_->TurnToEnd();
+    group_->WaitForEnd();
+  }
   group_->EndLookUps();
 }
 

@@ -11,7 +11,7 @@ namespace xtcp::internal {
 
 std::error_code Names::Begin(std::shared_ptr<LookUp> look_up) {
   MutexLock lock(mu_);
-  if (ended_) return Errc::kStopped;
+  if (closed_) return Errc::kStopped;
   if (waiting_ >= kMostWaiting) return Errc::kFull;
   if (idle_ <= waiting_ && threads_.size() < kThreads) {
     // Where there is a thread already, it does without another one.
@@ -53,28 +53,36 @@ void Names::Work() {
     {
       MutexLock lock(mu_);
       ++idle_;
-      while (first_ == nullptr && !ended_) changed_.Wait(mu_);
+      while (first_ == nullptr && !closed_) changed_.Wait(mu_);
       --idle_;
-      if (ended_) return;
+      if (closed_) return;
       look_up = TakeFirst();
     }
     look_up->Done(ResolveForDial(look_up->address_));
   }
 }
 
-void Names::End() {
-  std::vector<std::thread> threads;
+void Names::Close() {
   std::shared_ptr<LookUp> dropped;
   {
     MutexLock lock(mu_);
-    ended_ = true;
-    threads.swap(threads_);
+    closed_ = true;
     dropped = std::move(first_);
     last_ = nullptr;
     waiting_ = 0;
     changed_.NotifyAll();
   }
+  // One by one: a long list would otherwise end in as deep a recursion.
   while (dropped != nullptr) dropped = std::shared_ptr<LookUp>(std::move(dropped->next_));
+}
+
+void Names::End() {
+  Close();
+  std::vector<std::thread> threads;
+  {
+    MutexLock lock(mu_);
+    threads.swap(threads_);
+  }
   for (std::thread& thread : threads) thread.join();
 }
 

@@ -43,11 +43,14 @@ class Names {
   Names(const Names&) = delete;
   Names& operator=(const Names&) = delete;
 
-  // Begins. `Errc::kFull` when too many wait, `kNoMemory`, `kStopped` after `End`, or why no thread could
-  // be started.
+  // Begins. `Errc::kFull` when too many wait, `kNoMemory`, `kStopped` after `Close`, or why no thread
+  // could be started.
   std::error_code Begin(std::shared_ptr<LookUp> look_up) XTCP_EXCLUDES(mu_);
 
-  // Ends the threads, and waits for them.
+  // Refuses look-ups from now on, and drops those that wait; those that are under way go on.
+  void Close() XTCP_EXCLUDES(mu_);
+
+  // The same, and waits for the threads.
   void End() XTCP_EXCLUDES(mu_);
 
  private:
@@ -62,7 +65,7 @@ class Names {
   std::size_t waiting_ XTCP_GUARDED_BY(mu_) = 0;
   std::vector<std::thread> threads_ XTCP_GUARDED_BY(mu_);
   std::size_t idle_ XTCP_GUARDED_BY(mu_) = 0;
-  bool ended_ XTCP_GUARDED_BY(mu_) = false;
+  bool closed_ XTCP_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace xtcp::internal

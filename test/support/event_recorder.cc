@@ -86,6 +86,30 @@ void EventRecorder::OnSendReady(const ConnPtr& conn) {
   if (on_send_ready) on_send_ready(conn);
 }
 
+void EventRecorder::OnTimer(const ConnPtr& conn) {
+  const std::shared_ptr<Record> record = Find(conn);
+  const Visit visit(this, record);
+  {
+    std::lock_guard lock(mutex_);
+    ++totals_.timers;
+    changed_.notify_all();
+  }
+  if (on_timer) on_timer(conn);
+}
+
+// It has no record: there was no first event, and there will be none.
+void EventRecorder::OnDialFailed(const ConnPtr& conn, std::error_code error) {
+  if (conn->Stats().reason != CloseReason::kConnectFailed || conn->Stats().error != error) {
+    Complain(nullptr, "M51: OnDialFailed, and Stats say something else");
+  }
+  if (!conn->IsStopped()) Complain(nullptr, "IsStopped() is false in OnDialFailed");
+  if (on_dial_failed) on_dial_failed(conn, error);
+  std::lock_guard lock(mutex_);
+  if (open_.contains(conn.get())) Complain(nullptr, "M51: OnDialFailed after a first event");
+  ++totals_.dials_failed;
+  changed_.notify_all();
+}
+
 // Writes the event down and gives the connection's record, null when it has none.
 std::shared_ptr<EventRecorder::Record> EventRecorder::Enter(EventType event, const ConnPtr& conn,
                                                             const Packet* packet) {
@@ -236,6 +260,12 @@ bool EventRecorder::WaitForUnpackErrors(std::size_t n) {
 }
 bool EventRecorder::WaitForSendReady(std::size_t n) {
   return WaitFor([n](const Totals& totals) { return totals.send_ready >= n; });
+}
+bool EventRecorder::WaitForTimers(std::size_t n) {
+  return WaitFor([n](const Totals& totals) { return totals.timers >= n; });
+}
+bool EventRecorder::WaitForDialsFailed(std::size_t n) {
+  return WaitFor([n](const Totals& totals) { return totals.dials_failed >= n; });
 }
 bool EventRecorder::WaitForClosed(std::size_t n, std::chrono::milliseconds deadline) {
   return WaitFor([n](const Totals& totals) { return totals.closed >= n; }, deadline);

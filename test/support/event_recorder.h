@@ -57,6 +57,8 @@ class EventRecorder : public Handler {
     std::uint64_t payload_bytes = 0;
     std::size_t unpack_errors = 0;
     std::size_t send_ready = 0;
+    std::size_t timers = 0;
+    std::size_t dials_failed = 0;
     std::size_t closed = 0;
   };
 
@@ -69,6 +71,8 @@ class EventRecorder : public Handler {
   std::function<void(const ConnPtr&)> on_closed;
   std::function<void(const ConnPtr&, std::span<const std::byte>, std::error_code)> on_unpack_error;
   std::function<void(const ConnPtr&)> on_send_ready;
+  std::function<void(const ConnPtr&)> on_timer;
+  std::function<void(const ConnPtr&, std::error_code)> on_dial_failed;
 
   bool hold_handles = true;
   bool keep_payloads = true;
@@ -77,6 +81,8 @@ class EventRecorder : public Handler {
   void OnUnpackError(const ConnPtr& conn, std::span<const std::byte> bad,
                      std::error_code error) override;
   void OnSendReady(const ConnPtr& conn) override;
+  void OnTimer(const ConnPtr& conn) override;
+  void OnDialFailed(const ConnPtr& conn, std::error_code error) override;
 
   // Waits until `condition` holds for the totals; false when the deadline passed first.
   bool WaitFor(const std::function<bool(const Totals&)>& condition,
@@ -86,6 +92,8 @@ class EventRecorder : public Handler {
   bool WaitForPackets(std::size_t n, std::chrono::milliseconds deadline = kDeadline);
   bool WaitForUnpackErrors(std::size_t n);
   bool WaitForSendReady(std::size_t n);
+  bool WaitForTimers(std::size_t n);
+  bool WaitForDialsFailed(std::size_t n);
   bool WaitForClosed(std::size_t n, std::chrono::milliseconds deadline = kDeadline);
 
   Totals totals() const;
