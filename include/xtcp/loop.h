@@ -21,13 +21,26 @@ struct LoopAccess;
 
 // Totals of one loop since it began. A turn is one round of the loop: it waits, and serves what came.
 struct LoopStats {
+  // Rounds of the loop.
   std::uint64_t turns = 0;
-  std::uint64_t tasks = 0;       // of `Loop::Post` and `Conn::Post` that have run
-  std::uint64_t timers = 0;      // runs of `Loop::RunAfter` and `RunEvery`, and calls of `OnTimer`
-  std::uint64_t exceptions = 0;  // that left tasks and timers' tasks
-  std::chrono::nanoseconds busy{0};          // not spent waiting
-  std::chrono::nanoseconds longest_turn{0};  // of the last one to two minutes, waiting apart
-  std::size_t connections = 0;               // that live on it now
+
+  // Tasks of `Loop::Post` and `Conn::Post` that have run.
+  std::uint64_t tasks = 0;
+
+  // Runs of timers of `Loop::RunAfter` and `RunEvery`, and calls of `Handler::OnTimer`.
+  std::uint64_t timers = 0;
+
+  // Exceptions that left tasks, and the tasks of timers.
+  std::uint64_t exceptions = 0;
+
+  // The time that was not spent waiting.
+  std::chrono::nanoseconds busy{0};
+
+  // The longest turn of the last one to two minutes, without its waiting.
+  std::chrono::nanoseconds longest_turn{0};
+
+  // Connections that live on the loop now.
+  std::size_t connections = 0;
 };
 
 // A timer of `Loop::RunAfter` or `Loop::RunEvery`. Its end cancels it, unless it was detached.
@@ -95,6 +108,7 @@ class XTCP_API Loop {
   // Reading them changes nothing, and disturbs nothing.
   LoopStats Stats() const;
 
+  // Whether both are handles of the same loop, or both are empty.
   bool operator==(const Loop&) const = default;
 
  private:
@@ -141,6 +155,7 @@ class XTCP_API LoopGroup {
   // Whether a stop has begun, or the group has ended.
   bool IsStopped() const;
 
+  // The number of loops.
   std::size_t size() const noexcept;
 
   // The loop with that index, which must be less than `size()`.

@@ -16,10 +16,11 @@ namespace xtcp {
 // Thread safety: none; use it on one thread at a time.
 class Task {
  public:
-  // Empty.
+  // Makes an empty task.
   Task() noexcept = default;
 
-  // Throws what copying or moving `function` throws, and std::bad_alloc for one that is larger.
+  // Takes `function`, by copy or move. Throws what that throws, and std::bad_alloc when a larger one finds
+  // no memory.
   template <typename Function>
   requires(!std::is_same_v<std::remove_cvref_t<Function>, Task> &&
            std::is_invocable_v<std::decay_t<Function>&>)
@@ -35,6 +36,7 @@ class Task {
     }
   }
 
+  // Takes the call over; `other` is empty then. What an assignment replaces is destroyed.
   Task(Task&& other) noexcept { Take(other); }
   Task& operator=(Task&& other) noexcept {
     if (this != &other) {
@@ -45,11 +47,11 @@ class Task {
   }
   ~Task() { Reset(); }
 
-  // Whether there is a call to make.
+  // Returns whether there is a call to make.
   explicit operator bool() const noexcept { return kind_ != nullptr; }
 
-  // Makes the call. The task keeps its function object, and so its captures, until it is destroyed or
-  // assigned to. Not on an empty one.
+  // Makes the call; there must be one. The task keeps its function object, and so its captures, until it
+  // is destroyed or assigned to.
   void operator()() { kind_->call(&memory_); }
 
  private:
