@@ -19,6 +19,7 @@ lint      ?clang++                           clang               clang          
 lint      ?clang-format-14                   clang-format-14     -                   -
 lint      ?strace                            strace              strace              strace
 lint      ?doxygen                           doxygen             doxygen             doxygen
+lint      ?gdb                               gdb                 gdb                 gdb
 docs      doxygen                            doxygen             doxygen             doxygen
 tidy      clang++                            clang               clang               clang
 tidy      clang-tidy                         clang-tidy          clang-tools-extra   clang

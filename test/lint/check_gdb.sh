@@ -11,7 +11,7 @@ if [ ! -e "$archive" ]; then
 fi
 if ! command -v gdb >/dev/null; then
   echo "gdb is not here: the printers were not tried"
-  exit 0
+  exit 77
 fi
 unset DEBUGINFOD_URLS
 
@@ -36,6 +36,7 @@ fi
 timeout 60 gdb -q -nx -batch -x "$folder/commands" -ex 'break Stopped' -ex run -ex 'echo \n----\n' \
   -ex 'echo ---- one\n' -ex 'print $xtcp_conn(one)' \
   -ex 'echo ---- two\n' -ex 'print $xtcp_conn(two._M_ptr)' \
+  -ex 'echo ---- three\n' -ex 'print $xtcp_conn(three)' \
   -ex 'echo ---- parts\n' -ex 'print address' \
   -ex 'print ((xtcp::internal::ConnImpl*)one._M_ptr)->in_.buffer_' \
   -ex 'print ((xtcp::internal::ConnImpl*)two._M_ptr)->out_.sending_' \

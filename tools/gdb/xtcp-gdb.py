@@ -202,6 +202,7 @@ class Connection:
         yield "refused_sends", str(int(self.intake["refused_sends_"]))
         yield "budget", SendBudget(self.intake["budget_"]).to_string()
         yield "deadlines", Deadlines(self.conn["deadlines_"]).to_string()
+        yield "timer_due", seconds(self.conn["timer_due_"])
         yield "error", code(self.intake["error_"])
 
 
@@ -234,41 +235,58 @@ class ConnectionsCommand(gdb.Command):
         super().__init__("xtcp-connections", gdb.COMMAND_DATA)
 
     @staticmethod
-    def worker_of(thread):
-        """The Worker whose loop runs on this thread, or None."""
+    def loop_of(thread):
+        """The LoopCore whose loop runs on this thread, or None."""
         thread.switch()
         frame = gdb.newest_frame()
         while frame is not None:
-            if frame.name() == INTERNAL + "Worker::Run":
+            if frame.name() in (INTERNAL + "LoopCore::Run", INTERNAL + "LoopCore::RunOnce"):
                 frame.select()
-                worker = gdb.parse_and_eval("this")
-                return None if worker.is_optimized_out else worker.dereference()
+                core = gdb.parse_and_eval("this")
+                return None if core.is_optimized_out else core.dereference()
             frame = frame.older()
         return None
+
+    @staticmethod
+    def connections_of(core):
+        """The connections of all services on a loop, as pointers to xtcp::Conn."""
+        conn_type = gdb.lookup_type("xtcp::Conn").pointer()
+        service = core["services_"]
+        while int(service) != 0:
+            whole = service.cast(service.dynamic_type)
+            if service.dynamic_type.target().name == INTERNAL + "ServerLoop":
+                vector = whole["conns_"]["_M_impl"]
+                for i in range(int(vector["_M_finish"] - vector["_M_start"])):
+                    yield vector["_M_start"][i]["_M_ptr"]
+            else:  # a DialedConn, which is a service of its own
+                yield whole.cast(conn_type)
+            service = service["after_"]
 
     def invoke(self, argument, from_tty):
         del argument, from_tty
         selected = gdb.selected_thread(), gdb.selected_frame()
         try:
             for thread in sorted(gdb.selected_inferior().threads(), key=lambda one: one.num):
-                worker = self.worker_of(thread)
-                if worker is not None:
-                    self.show(thread, worker)
+                core = self.loop_of(thread)
+                if core is not None:
+                    self.show(thread, core)
         finally:
             selected[0].switch()
             selected[1].select()
 
-    @staticmethod
-    def show(thread, worker):
-        vector = worker["conns_"]["_M_impl"]
-        first, count = vector["_M_start"], int(vector["_M_finish"] - vector["_M_start"])
-        gdb.write("thread %d (%s): %d connections\n" % (thread.num, thread.name, count))
-        for i in range(count):
-            conn = Connection(to_connection(first[i]))
+    def show(self, thread, core):
+        conns = list(self.connections_of(core))
+        index = int(core["context_"]["_M_ptr"]["index"])
+        gdb.write(
+            "thread %d (%s), loop %d: %d connections\n"
+            % (thread.num, thread.name, index, len(conns))
+        )
+        for pointer in conns:
+            conn = Connection(to_connection(pointer))
             gdb.write(
                 "  %#x  %s  %s, %s, stops: %s, inbound %s, sending %s, pending %d bytes\n"
                 % (
-                    int(first[i]["_M_ptr"]),
+                    int(pointer),
                     conn.to_string(),
                     enumerator(conn.conn["phase_"]),
                     enumerator(atomic(conn.intake["state_"])),
