@@ -97,10 +97,11 @@ elif ! difference=$(diff "$document" "$wanted"); then
   bad=1
 fi
 
-# What looks like an id is one. The names of functions (U8) and of options (-O2) are not cited alone.
+# What looks like an id is one. The names of functions (U8), of options (-O2) and of processors (X86) are
+# not cited alone.
 texts=$(sed -nE 's/^\*\*([A-Z][0-9]+)\.\*\*.*/\1/p' "$document" | sort)
 cited=$(grep -rnowE --exclude='*.svg' --exclude-dir=build '[A-Z][1-9][0-9]?' lib include test docs demo bench \
-  ./*.md | grep -vE ':(U8|O[0-3])$')
+  ./*.md | grep -vE ':(U8|O[0-3]|X86)$')
 unknown=$(grep -vE ":($(paste -sd'|' <<<"$texts"))\$" <<<"$cited")
 if [ -n "$unknown" ]; then
   echo "cited, and without a text in $document:"
