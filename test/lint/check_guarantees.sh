@@ -1,6 +1,7 @@
 #!/bin/bash
-# docs/guarantees.md and the tests fit together: each id in force has a text and a test, the tests that
-# it names are those that carry it, and each id that is cited anywhere has a text.
+# docs/guarantees.md and the tests fit together: each id has a text and a test, the tests that it names
+# are those that carry it, and each id that is cited anywhere has a text. Those that the document says
+# are not yet in force have a text and no test.
 #
 #   test/lint/check_guarantees.sh           checks
 #   test/lint/check_guarantees.sh --write   brings the lists of tests in the document up to date
@@ -64,9 +65,11 @@ awk -v problems="$problems" '
   }
   /^\*Tests: / { skipping = 1 }
   skipping { if ($0 == "") skipping = 0; else next }
-  /^#/ { end_id(); coming = coming || $0 == "## Part two" }
-  coming && /^In force so far: / {
-    for (i = split($0, words, /[^A-Z0-9]+/); i > 0; i--) in_force[words[i]]
+  /^#/ { end_id() }
+  /^Not yet in force: / { listing = 1 }
+  listing {
+    if ($0 == "") listing = 0
+    for (i = split($0, words, /[^A-Z0-9]+/); i > 0; i--) if (words[i] ~ /^[A-Z][0-9]+$/) to_come[words[i]]
   }
   match($0, /^\*\*[A-Z][0-9]+\.\*\*/) {
     end_id()
@@ -74,13 +77,18 @@ awk -v problems="$problems" '
     if (id in text) complain(id " has two texts")
     if ($0 == substr($0, 1, RLENGTH)) complain(id " has no text")
     text[id]
-    exempt = coming && !(id in in_force) ? "it is not in force" : ""
+    exempt = id in to_come ? "it is not yet in force" : ""
+    if (exempt != "") exempted[id]
   }
   /^No test/ { exempt = $0 }
   { put($0) }
   END {
     end_id(1)
     for (id in carried) if (!(id in text)) complain("[" id "] is the tag of a test, and has no text")
+    for (id in to_come) {
+      if (!(id in text)) complain(id " is not yet in force, and has no text")
+      else if (id in carried && !(id in exempted)) complain(id " has a text before the list of what is not yet in force")
+    }
     for (i = 1; i <= lines; i++) print line_of[i]
     if (lines == 0) complain("the document is empty")
   }' "$tests" "$document" >"$wanted"
