@@ -15,25 +15,25 @@ namespace internal {
 struct AddressAccess;
 }
 
-// Where a socket is: an IPv4 or IPv6 address with a port, or a Unix socket. A value; a default one
-// is empty and prints as "".
+// The place of a socket: an IPv4 or IPv6 address with a port, or a Unix socket. It is a value; a
+// default one is empty and prints as "".
 class XTCP_API Address {
  public:
-  // The numeric address without brackets, "" for a Unix socket. An IPv4-mapped IPv6 address (RFC
-  // 4291, 2.5.5.2) reads as IPv4; a link-local one keeps its zone as a number, "fe80::1%2".
+  // Returns the numeric address without brackets, "" for a Unix socket. An IPv4-mapped IPv6 address
+  // (RFC 4291, 2.5.5.2) reads as IPv4; a link-local one keeps its zone as a number, "fe80::1%2".
   std::string Host() const;
 
-  // 0 for a Unix socket.
+  // Returns the port, 0 for a Unix socket.
   std::uint16_t Port() const noexcept { return port_; }
 
-  // Whether it is a Unix socket, with a path, an abstract name or none.
+  // Returns whether it is a Unix socket, with a path, an abstract name or none.
   bool IsUnix() const noexcept { return kind_ == Kind::kUnix; }
 
-  // "127.0.0.1:80", "[::1]:80", "unix:/path", "unix:@abstract". `Listen` and `DialAndServe` parse
-  // it back. An unnamed Unix peer is "unix:".
+  // Returns "127.0.0.1:80", "[::1]:80", "unix:/path" or "unix:@abstract". `Listen` and the dials
+  // parse it back. An unnamed Unix peer is "unix:".
   std::string ToString() const;
 
-  // Whether all parts are the same, the port and the zone too.
+  // Whether all parts are the same, including the port and the zone.
   bool operator==(const Address&) const = default;
 
  private:

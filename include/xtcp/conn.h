@@ -36,10 +36,10 @@ enum class CloseReason {
   kException,       // a callback or `Unpack` threw
   kNoMemory,        // an allocation failed
   kSystemError,     // another error of a system call; it is in `error`
-  kConnectFailed,   // `DialAndServe` failed, or was stopped before the connection stood
+  kConnectFailed,   // the dial failed, or was stopped before the connection was established
 };
 
-// The name of the reason without its "k", "PeerClosed".
+// Returns the name of the reason without its "k", for example "PeerClosed".
 XTCP_API std::string_view ToString(CloseReason reason) noexcept;
 
 // A snapshot of one connection's account. From `kClosed` (or a failed dial) on it is final.
@@ -71,111 +71,127 @@ struct ConnStats {
 // One connection: accepted by a `Server`, or made by `NewConn` and dialled. Abstract, so that
 // applications can fake it in their own tests.
 //
-// The peer's FIN is the end of input, not of output: what is queued is written, then the connection
-// closes (kPeerClosed); a `Send` from then on is `Errc::kStopping`. A reset closes at once, after
-// what had arrived before it was delivered (kPeerReset).
+// The peer's FIN is the end of input, not of output: what is queued is written, and then the
+// connection closes (kPeerClosed); a `Send` from then on is `Errc::kStopping`. A reset closes at
+// once, after everything that arrived before it was delivered (kPeerReset).
 //
 // Thread safety: any thread, except `UserData` and `Descriptor`.
-// Lifetime: always held by `ConnPtr`, also after the end and longer than its server. A connection
-// lives until it is closed, whoever drops its handle; dropping handles never closes one. When
-// `kClosed` has returned, or a dial has failed, it lets go of its handler and destroys its user
-// data, on its own thread. So handlers and user data may hold `ConnPtr`s.
+// Lifetime: it is always held by `ConnPtr`, even after its end and longer than its server. A
+// connection lives until it is closed; dropping its handles never closes it. When `kClosed` has
+// returned, or a dial has failed, it releases its handler and destroys its user data, on the thread
+// of its loop. So handlers and user data may hold `ConnPtr`s.
 class XTCP_API Conn {
  public:
   virtual ~Conn();
 
   // Queues a copy of all of `bytes`, or of none, and says why not: `Errc::kClosed`, `kStopping`,
-  // `kFull`, `kTooLarge` or `kNoMemory`. No bytes: success, no effect. It never waits for the
-  // network, runs no callback, and may be called with the caller's own locks held. The bytes of one
-  // call are contiguous on the wire, and two calls of which one happens before the other appear in
-  // that order. Success means accepted, not delivered: `Stats()` and the stop's report tell how
-  // much was written. Any thread. On a connection that is not dialled yet the bytes wait, and go
-  // out ahead of what is sent in `kConnected`.
+  // `kFull`, `kTooLarge` or `kNoMemory`. A call without bytes succeeds and has no effect.
+  //
+  // It never waits for the network, runs no callback, and may be called with the caller's own locks
+  // held. The bytes of one call are contiguous on the wire, and two calls of which one happens
+  // before the other appear in that order. Success means accepted, not delivered: `Stats()` and the
+  // stop's report tell how much was written.
+  //
+  // On a connection that is not dialled yet the bytes wait, and go out before what is sent in
+  // `kConnected`. Any thread.
   [[nodiscard]] virtual std::error_code Send(std::span<const std::byte> bytes) = 0;
   [[nodiscard]] std::error_code Send(std::string_view text);
 
-  // Packs `packet` on the calling thread, then as `Send`. Also `Errc::kBadPacket`, or what
-  // `Protocol::PackTo` returned; then nothing was queued and the connection goes on. Any thread.
+  // Packs `packet` on the calling thread, and then does as `Send`. `Errc::kBadPacket`, and errors
+  // of `Protocol::PackTo`, mean that nothing was queued and that the connection goes on. Any
+  // thread.
   [[nodiscard]] virtual std::error_code SendPacket(const Packet& packet) = 0;
 
-  // Stops this connection; `StopMode` says how. Needs no memory and no descriptor. Any thread, any
-  // callback, any number of times; not async-signal-safe. Before `DialAndServe` it makes that
-  // return `Errc::kStopped`. No stop waits for a name look-up, which nothing can interrupt: it
-  // returns at once, and `DialAndServe` returns `kStopped` when the look-up is over.
+  // Stops this connection; `StopMode` says how. It needs no memory and no descriptor. Any thread,
+  // any callback, any number of times; it is not async-signal-safe.
+  //
+  // Before `DialAndServe` it makes that return `Errc::kStopped`. No stop waits for a name look-up,
+  // which nothing can interrupt: it returns at once, and `DialAndServe` returns `kStopped` when the
+  // look-up is over.
   virtual StopReport Stop(StopMode mode) = 0;
 
   // Connects to `address` ("host:port", "[v6]:port", "unix:/path", "unix:@abstract") and serves the
-  // connection on the calling thread until it has ended. No error when the connection stood,
-  // however it ended (`Stats` tells); else `Errc::kBadAddress`, `kHostNotFound`, `kStopped`,
-  // `kAlreadyUsed` (a connection dials once; also on an accepted one), `kWouldDeadlock` (inside a
-  // callback), or the system's error of the last address tried, ETIMEDOUT after `connect_timeout`.
-  // All addresses of a name are tried in turn, each with an equal share of the time that is left.
-  // On a connection that was made for a loop it is `Dial`, and waits until the connection has ended.
+  // connection on the calling thread until it has ended. All addresses of a name are tried in turn,
+  // each with an equal share of the time that is left. On a connection that was made for a loop it
+  // is `Dial`, and then waits until the connection has ended.
+  //
+  // Returns no error if the connection was established, however it ended later (`Stats` tells).
+  // Otherwise it returns `Errc::kBadAddress`, `kHostNotFound`, `kStopped`, `kAlreadyUsed` (a
+  // connection dials once, and an accepted one never), `kWouldDeadlock` (inside a callback), or the
+  // system's error for the last address tried, which is ETIMEDOUT after `connect_timeout`.
   [[nodiscard]] virtual std::error_code DialAndServe(std::string_view address) = 0;
 
-  // Begins to connect to `address` and returns at once; the connection is served on the loop that it
-  // was made for. Once. An error means that no callback follows: `Errc::kBadAddress`, `kAlreadyUsed`,
-  // `kNoLoop` (it was made without a loop, or accepted), `kNoMemory`, `kFull` (1,024 names wait to be
-  // looked up), `kStopped` after a stop of it or of its group. Otherwise exactly one of `kConnected` and
-  // `Handler::OnDialFailed` follows, before any stop that waits returns. `connect_timeout` begins with
-  // the call, and includes the look-up of a name. Any thread, any callback.
+  // Begins to connect to `address` and returns at once; the connection is served on the loop that
+  // it was made for. It may be called once. Any thread, any callback.
+  //
+  // An error means that no callback follows: `Errc::kBadAddress`, `kAlreadyUsed`, `kNoLoop` (it was
+  // made without a loop, or accepted), `kNoMemory`, `kFull` (1,024 names wait to be looked up), or
+  // `kStopped` after a stop of it or of its group. Otherwise exactly one of `kConnected` and
+  // `Handler::OnDialFailed` follows, before any stop that waits returns. `connect_timeout` begins
+  // with the call, and includes the look-up of a name.
   [[nodiscard]] virtual std::error_code Dial(std::string_view address);
 
-  // Runs `task` once as a callback of this connection: after its first event, in order, not overlapping
-  // with its others, also while it is paused or stopping; before `kClosed`, or not at all. A task that
-  // does not run is destroyed on the loop's thread when `kClosed` has returned, or the dial has failed.
-  // `Errc::kClosed` from `kClosed` (or a failed dial) on, `kNoMemory`; never because of a stop. Any
-  // thread, with the caller's own locks held.
+  // Runs `task` once as a callback of this connection: after its first event, in order, never
+  // overlapping its other callbacks, even while it is paused or stopping. It runs before `kClosed`
+  // or not at all; in that case it is destroyed on the loop's thread when `kClosed` has returned,
+  // or when the dial has failed.
+  //
+  // Returns `Errc::kClosed` from `kClosed` (or a failed dial) on, or `kNoMemory`. A stop is no
+  // reason for a refusal. Any thread, even with the caller's own locks held.
   [[nodiscard]] virtual std::error_code Post(Task task);
 
-  // Calls `Handler::OnTimer` once, `delay` after the beginning of this turn of the loop (0 or less: in
-  // the next turn). A connection has one timer: setting it again replaces it. Needs no memory. On the
-  // thread of its loop, inside any callback; elsewhere, before its first event and after its end it has
-  // no effect.
+  // Has `Handler::OnTimer` called once, `delay` after the beginning of this turn of the loop; 0 or
+  // less means in the next turn. A connection has one timer: setting it again replaces it, and
+  // `CancelTimer` removes it. It needs no memory. To be called on the thread of its loop, inside
+  // any callback; elsewhere, before the first event and after the end it has no effect.
   virtual void SetTimer(std::chrono::milliseconds delay);
   virtual void CancelTimer();
 
-  // The loop on which it lives, or which it was made for. Any thread.
+  // Returns the loop on which it lives, or for which it was made. Any thread.
   virtual Loop loop() const;
 
-  // Stops and resumes reading; idempotent, not counted, also before the connection stands. A pause
-  // takes effect at once inside this connection's callback, else before the next read. While paused
-  // no `kRecv` comes, also not from what is buffered; the peer's FIN is not seen, a reset closes
-  // and drops what was unread; `read_deadline` and `packet_deadline` stand still; a graceful stop
-  // reads and discards all the same. Resuming delivers buffered packets without waiting for input.
-  // Any thread.
+  // Stops and resumes reading. Idempotent; calls do not nest. They may be called before the
+  // connection is established. A pause takes effect at once inside this connection's callback, and
+  // otherwise before the next read. Any thread.
+  //
+  // While paused no `kRecv` comes, not even from what is buffered; the peer's FIN is not seen; a
+  // reset closes the connection and drops what was unread; the clocks of `read_deadline` and
+  // `packet_deadline` are stopped; a graceful stop reads and discards all the same. Resuming
+  // delivers buffered packets without waiting for input.
   virtual void PauseRecv() = 0;
   virtual void ResumeRecv() = 0;
 
-  // Whether `Send` is refused from now on. Any thread.
+  // Returns whether `Send` is refused from now on. Any thread.
   virtual bool IsStopped() const = 0;
 
-  // Any thread.
+  // Returns the account as it is now. Any thread.
   virtual ConnStats Stats() const = 0;
 
-  // Where the two ends are; empty before the connection stands. Any thread, also after the end.
+  // Return the addresses of the two ends, empty before the connection is established. Any thread,
+  // even after the end.
   virtual Address LocalAddress() const = 0;
   virtual Address RemoteAddress() const = 0;
 
-  // Whatever the application wants to keep with the connection. Only inside callbacks on this
-  // connection's loop, or before its dial.
+  // Holds whatever the application wants to keep with the connection. To be used inside callbacks
+  // on this connection's loop, or before its dial, and nowhere else.
   virtual std::any& UserData() = 0;
 
-  // The socket, for getsockopt(2) (SO_PEERCRED, TCP_INFO, …); -1 before the connection stands and
-  // once it is closed. Do not read, write or close it. Only where `UserData` is allowed.
+  // Returns the socket, for getsockopt(2) (SO_PEERCRED, TCP_INFO, …); -1 before the connection is
+  // established and once it is closed. Do not read, write or close it. To be called where
+  // `UserData` may be used.
   virtual int Descriptor() const = 0;
 
-  // For logs: "127.0.0.1:80 <- 127.0.0.1:40000" on a server, "->" on a dialled connection. Any
-  // thread.
+  // Returns a text for logs: "127.0.0.1:80 <- 127.0.0.1:40000" on a server, with "->" on a dialled
+  // connection. Any thread.
   virtual std::string ToString() const = 0;
 };
 
-// A connection to dial with `DialAndServe`. It has no socket and no thread until then. Throws
+// Makes a connection to dial with `DialAndServe`. It has no socket and no thread until then. Throws
 // `std::invalid_argument` as `Options` says. Any thread.
 [[nodiscard]] XTCP_API ConnPtr NewConn(Options options);
 
-// A connection to dial with `Dial`, which is served on `loop`. As above; an empty loop makes one whose
-// `Dial` and `DialAndServe` are `Errc::kNoLoop`.
+// Makes a connection to dial with `Dial`, which is served on `loop`. With an empty loop `Dial` and
+// `DialAndServe` return `Errc::kNoLoop`. Throws as above. Any thread.
 [[nodiscard]] XTCP_API ConnPtr NewConn(Options options, Loop loop);
 
 }  // namespace xtcp

@@ -10,9 +10,9 @@
 // What is private in a class that carries it.
 #define XTCP_PRIVATE __attribute__((visibility("hidden")))
 
-// For what passes a container of the standard library. With -D_GLIBCXX_DEBUG containers have another
-// layout, and then this has another name, so that a program and a library of which only one was
-// compiled so do not link.
+// For what passes a container of the standard library. With -D_GLIBCXX_DEBUG containers have
+// another layout, and then this has another name, so that a program and a library of which only one
+// was compiled so do not link.
 #ifdef _GLIBCXX_DEBUG
 #define XTCP_CONTAINERS __attribute__((abi_tag("glibcxx_debug")))
 #else

@@ -7,11 +7,11 @@
 
 namespace xtcp {
 
-// Most severe first. The library itself uses `kError` to `kDebug`; the first two are there so that
-// an application can share its logger.
+// How severe a line is, the most severe first. The library itself uses `kError` to `kDebug`; the
+// first two are there so that an application can share its logger.
 enum class LogLevel { kPanic, kFatal, kError, kWarn, kInfo, kDebug };
 
-// Where the library's log lines go.
+// Receives the library's log lines.
 //
 // Thread safety: both methods are called from many threads at the same time.
 // Lifetime: `SetLogger` shares it. The one that was replaced may still be inside `Log` when
@@ -20,8 +20,8 @@ class XTCP_API Logger {
  public:
   virtual ~Logger();
 
-  // Whether `Log` should be called for this level. Called before the text is built, so it must be
-  // cheap.
+  // Returns whether `Log` should be called for this level. It is called before the text is built,
+  // so it must be cheap.
   virtual bool Enabled(LogLevel level) const = 0;
 
   // Takes one line without a line end: at most 512 bytes of printable text, in which bytes that
@@ -32,7 +32,7 @@ class XTCP_API Logger {
 };
 
 // Replaces the process's logger. Null, the default, means no output at all: a log site then costs
-// one relaxed load, and its text is not built. Any thread, also inside `Logger::Log`.
+// one relaxed load, and its text is not built. Any thread, even inside `Logger::Log`.
 XTCP_API void SetLogger(std::shared_ptr<Logger> logger);
 
 }  // namespace xtcp

@@ -19,7 +19,8 @@ class Group;
 struct LoopAccess;
 }  // namespace internal
 
-// Totals of one loop since it began. A turn is one round of the loop: it waits, and serves what came.
+// Totals of one loop since it began. A turn is one round of the loop: it waits, and serves what
+// came.
 struct LoopStats {
   // Rounds of the loop.
   std::uint64_t turns = 0;
@@ -43,27 +44,29 @@ struct LoopStats {
   std::size_t connections = 0;
 };
 
-// A timer of `Loop::RunAfter` or `Loop::RunEvery`. Its end cancels it, unless it was detached.
+// A timer of `Loop::RunAfter` or `Loop::RunEvery`. Its destructor cancels it, unless it was
+// detached.
 //
-// Thread safety: `Cancel`, `armed` and the destructor from any thread, at any time, also in the timer's
-// own task, which then runs to its end; all else as an `int`.
-// Lifetime: it may outlive its loop.
+// Thread safety: `Cancel`, `armed` and the destructor may be called on any thread, at any time,
+// even in the timer's own task, which then runs to its end; for everything else it is as safe as an
+// `int`. Lifetime: it may outlive its loop.
 class XTCP_API Timer {
  public:
-  // Empty: nothing is armed.
+  // Makes an empty one, for which nothing is armed.
   Timer() noexcept = default;
   Timer(Timer&& other) noexcept = default;
   Timer& operator=(Timer&& other) noexcept;
   ~Timer() { Cancel(); }
 
-  // The task does not begin again; when this is called on the loop's thread it does not run again at
-  // all, elsewhere it may be running just now. It is destroyed on the loop's thread.
+  // Ends the timer: its task does not begin again. After a call on the loop's thread it does not
+  // run any more at all; after one on another thread it may be running just now. The task is
+  // destroyed on the loop's thread.
   void Cancel() noexcept;
 
-  // The timer runs on without this handle, which is empty then.
+  // Lets the timer run on without this handle, which is empty then.
   void Detach() noexcept;
 
-  // Whether the task will run once more, as far as is known here.
+  // Returns whether the task will run once more, as far as this thread knows.
   bool armed() const noexcept;
 
  private:
@@ -71,41 +74,43 @@ class XTCP_API Timer {
   std::shared_ptr<internal::TimerNode> node_;
 };
 
-// One event loop, as a handle: a small value to be copied. An empty one, and one whose group has ended,
-// refuses. All that runs on a loop runs on one thread, one thing after the other: state that belongs to
-// a loop needs no lock.
+// A handle of one event loop: a small value that may be copied. An empty one, and one whose group
+// has ended, refuses tasks. Everything that runs on a loop runs on one thread, one thing after the
+// other, so that state which belongs to a loop needs no lock.
 //
-// Thread safety: any thread, with locks of the caller's own held, since nothing here waits or runs a
-// task.
-// Lifetime: it may outlive its group.
+// Thread safety: any thread, even with the caller's own locks held, since nothing here waits or
+// runs a task. Lifetime: it may outlive its group.
 class XTCP_API Loop {
  public:
+  // Makes an empty handle.
   Loop() noexcept = default;
 
-  // Runs `task` once on the loop's thread, outside every connection's callback. Tasks that one thread
-  // posts run in order. One turn of the loop runs what was posted before it looked, at most 1,024
-  // tasks. A task is a callback: calls that wait do not wait in it. What it throws is logged and
-  // counted. `Errc::kStopped` when the group has ended, `kNoLoop` on an empty handle, `kNoMemory`; then
-  // the task is destroyed before the call returns. One that was accepted and did not run is destroyed
-  // on the loop's thread before `LoopGroup::Run` returns.
+  // Runs `task` once on the loop's thread, outside every connection's callback. Tasks that one
+  // thread posts run in order. One turn of the loop runs what was posted before it looked, at most
+  // 1,024 tasks. A task is a callback: calls that wait do not wait in it. What it throws is logged
+  // and counted.
+  //
+  // Returns `Errc::kStopped` if the group has ended, `kNoLoop` on an empty handle, or `kNoMemory`;
+  // then the task is destroyed before the call returns. A task that was accepted and did not run is
+  // destroyed on the loop's thread before `LoopGroup::Run` returns.
   [[nodiscard]] std::error_code Post(Task task) const;
 
-  // Runs `task` once, `delay` after this call (0 or less: at the next turn), by the monotonic clock: not
-  // before, and at most 1 ms and a turn of the loop later. The timer is empty where `Post` would have
-  // refused. A stop of the group ends all timers.
+  // Runs `task` once, `delay` after this call by the monotonic clock; 0 or less means in the next
+  // turn. It runs not before that time, and at most 1 ms and a turn of the loop after it. The timer
+  // is empty when `Post` would have refused the task. A stop of the group ends all timers.
   [[nodiscard]] Timer RunAfter(std::chrono::milliseconds delay, Task task) const;
 
   // Runs `task` again and again, for the first time after one `period`, which is at least 1 ms. A
   // period that was missed is not made up for. An exception from the task does not end it.
   [[nodiscard]] Timer RunEvery(std::chrono::milliseconds period, Task task) const;
 
-  // Whether this thread runs the loop now.
+  // Returns whether this thread runs the loop now.
   bool IsCurrent() const noexcept;
 
-  // Its place in its group; 0 for an empty handle.
+  // Returns the loop's place in its group, 0 for an empty handle.
   std::size_t index() const noexcept;
 
-  // Reading them changes nothing, and disturbs nothing.
+  // Returns the totals now. Reading them changes nothing, and disturbs nothing.
   LoopStats Stats() const;
 
   // Whether both are handles of the same loop, or both are empty.
@@ -124,60 +129,66 @@ class XTCP_API Loop {
 //   group.Run();                                    // until group.Stop(…)
 //
 // Thread safety: any thread; `RunOnce`, `Descriptor` and `Timeout` on one thread at a time.
-// Lifetime: neither copied nor moved. It and what was made for it may be destroyed in any order, on any
-// thread and in every callback. After fork(2) a child may only leave it alone, or _exit(2).
+// Lifetime: neither copied nor moved. It and what was made for it may be destroyed in any order, on
+// any thread and in every callback. After fork(2) a child may only leave it alone, or _exit(2).
 class XTCP_API LoopGroup {
  public:
-  // `loops` from 1 to 1024; 0: as many as processors this process may run on (sched_getaffinity(2)).
-  // More throw std::invalid_argument. Opens no descriptor and starts no thread yet.
+  // Makes `loops` loops, from 1 to 1024; 0 means as many as processors this process may run on
+  // (sched_getaffinity(2)). Throws std::invalid_argument for more. It opens no descriptor and
+  // starts no thread yet.
   explicit LoopGroup(std::size_t loops = 1);
 
-  // `Stop(kImmediately)`, and waits for `Run` and for look-ups of names that are under way; inside a
-  // callback it waits for nothing.
+  // Calls `Stop(kImmediately)`, and waits for `Run` and for look-ups of names that are under way;
+  // inside a callback it waits for nothing.
   ~LoopGroup();
 
   LoopGroup(const LoopGroup&) = delete;
   LoopGroup& operator=(const LoopGroup&) = delete;
 
   // Runs the first loop on this thread and the others on threads that it starts and joins, named
-  // xtcp-loop-1 and so on. Returns when a stop of the group has ended everything that lived on it; at
-  // once when the stop came first. Without a stop it runs on although nothing lives on it.
-  // `Errc::kAlreadyUsed` the second time, `kWouldDeadlock` inside a callback. When a loop cannot be
-  // opened, cannot be started or fails, the group stops gracefully, and that error is returned.
+  // xtcp-loop-1 and so on. Returns when a stop of the group has ended everything that lived on it,
+  // or at once if the stop came first. Without a stop it runs on even when nothing lives on it.
+  //
+  // Returns `Errc::kAlreadyUsed` the second time, and `kWouldDeadlock` inside a callback. When a
+  // loop cannot be opened, cannot be started or fails, the group stops gracefully and that error is
+  // returned.
   [[nodiscard]] std::error_code Run();
 
   // Stops every server, connection, dial and redialer on the group as their own stops do, and all
   // timers. The report counts the connections that were open when this stop began, or were admitted
-  // while it ran, whoever else stopped them too. After it `Dial` and `Start` are `Errc::kStopped`;
-  // `Post` works until the end.
+  // while it ran, even those that something else stopped as well. After it `Dial` and `Start`
+  // return `Errc::kStopped`, while `Post` works until the end.
   StopReport Stop(StopMode mode);
 
-  // Whether a stop has begun, or the group has ended.
+  // Returns whether a stop has begun, or the group has ended.
   bool IsStopped() const;
 
-  // The number of loops.
+  // Returns the number of loops.
   std::size_t size() const noexcept;
 
-  // The loop with that index, which must be less than `size()`.
+  // Returns the loop with that index, which must be less than `size()`.
   Loop operator[](std::size_t i) const;
 
-  // The loops in turn.
+  // Returns the loops in turn, one with each call.
   Loop Next();
 
-  // Instead of `Run`, for a group of one inside somebody else's loop. One turn on this thread, which is
-  // the loop's during the call; it waits for something to do for `at_most` (0: not at all). No error
-  // when it turned; `Errc::kStopped` once a stop has ended everything; `kAlreadyUsed` on a group of more
-  // than one, after `Run`, and while another thread is in it; `kWouldDeadlock` inside a callback; or the
-  // loop's error, as `Run`. On the thread that made the last `RunOnce`, outside callbacks, calls that
+  // Takes the place of `Run` for a group of one inside somebody else's loop: one turn on this
+  // thread, which is the loop's thread during the call. It waits for something to do for `at_most`,
+  // and not at all for 0. On the thread that made the last `RunOnce`, outside callbacks, calls that
   // wait turn the loop themselves until they are done.
+  //
+  // Returns no error if the loop turned; `Errc::kStopped` once a stop has ended everything;
+  // `kAlreadyUsed` on a group of more than one loop, after `Run`, and while another thread is
+  // inside; `kWouldDeadlock` inside a callback; or the loop's error, as `Run` does.
   [[nodiscard]] std::error_code RunOnce(std::chrono::milliseconds at_most);
 
-  // A descriptor for poll(2), epoll(7) and their like, which is readable when `RunOnce` has something to
-  // do; -1, and a line in the log, when it cannot be had. It belongs to the group.
+  // Returns a descriptor for poll(2), epoll(7) and their like, which is readable when `RunOnce` has
+  // something to do; or -1, with a line in the log, when it cannot be opened. It belongs to the
+  // group.
   int Descriptor();
 
-  // How long to wait for `Descriptor` before `RunOnce` is due all the same, rounded up: until the next
-  // timer; 0: something waits; -1: for ever.
+  // Returns how long to wait for `Descriptor` before `RunOnce` is due all the same: until the next
+  // timer, rounded up; 0 when something waits already, and -1 when there is no timer.
   std::chrono::milliseconds Timeout();
 
  private:

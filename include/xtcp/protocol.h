@@ -19,20 +19,20 @@ class XTCP_API Packet {
  public:
   virtual ~Packet() = default;
 
-  // A short text for logs; "packet" unless overridden.
+  // Returns a short text for logs; "packet" unless overridden.
   virtual std::string ToString() const;
 
-  // Packets are allocated at the rate of the traffic, so small ones are recycled through a free list
-  // of their thread. In a program that runs under valgrind's memcheck, or with a sanitizer, they are
-  // not, so that a packet used after its end is found. A derived class may have its own operators
-  // instead.
+  // Packets are allocated at the rate of the traffic, so small ones are recycled through a free
+  // list of their thread. In a program that runs under valgrind's memcheck, or with a sanitizer,
+  // they are not, so that a packet used after its end is found. A derived class may have its own
+  // operators instead.
   static void* operator new(std::size_t size) { return Memory::Take(size); }
   static void operator delete(void* packet, std::size_t size) noexcept {
     Memory::Give(packet, size);
   }
 
-  // The other forms, all of which the two above would hide. An alignment that the allocator does not
-  // give anyway (`alignas` of more than 16) leaves the list alone.
+  // The other forms, all of which the two above would hide. An alignment that the allocator does
+  // not give anyway (`alignas` of more than 16) leaves the list alone.
   static void* operator new(std::size_t, void* place) noexcept { return place; }
   static void operator delete(void*, void*) noexcept {}
   static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
@@ -45,8 +45,8 @@ class XTCP_API Packet {
                               const std::nothrow_t&) noexcept;
 
  private:
-  // Where packets that are gone leave their memory to those to come: a list for each size on each
-  // thread. In the header, so that the compiler, which knows the size of a packet, knows the list.
+  // The memory that packets leave to those to come: a list for each size on each thread. It is in
+  // the header so that the compiler, which knows the size of a packet, knows the list.
   class Memory {
    public:
     static void* Take(std::size_t size) {
@@ -93,7 +93,7 @@ class XTCP_API Packet {
   };
 };
 
-// How a packet is held, by one at a time.
+// The way in which a packet is held, by one owner at a time.
 using PacketPtr = std::unique_ptr<Packet>;
 
 // The answer of `Protocol::Unpack`.
@@ -102,8 +102,9 @@ struct UnpackResult {
   std::size_t size = 0;     // bytes of the view that this answer consumes
   std::error_code error{};  // what is wrong with them, given to `Handler::OnUnpackError`
 
-  // With "more bytes are needed": how many in all, counted from the beginning of the view. `Unpack` is
-  // not called again until so many wait. 0, or not more than the view: with the next bytes.
+  // With the answer "more bytes are needed" this is their number, counted from the beginning of the
+  // view: `Unpack` is not called again until that many wait. With 0, or a number that is not larger
+  // than the view, it is called again with the next bytes.
   std::size_t need = 0;
 };
 
@@ -116,7 +117,8 @@ class XTCP_API Protocol {
  public:
   virtual ~Protocol();
 
-  // The exact number of bytes that `PackTo` will write, or 0 for a packet that cannot be packed.
+  // Returns the exact number of bytes that `PackTo` will write, or 0 for a packet that cannot be
+  // packed.
   virtual std::size_t PackSize(const Packet& packet) const = 0;
 
   // Writes the packet. `writer` has room for exactly what `PackSize` said. An error, an exception,
@@ -131,27 +133,29 @@ class XTCP_API Protocol {
   //   null    0     none    more bytes are needed
   //   null    n     none    n bytes are skipped (padding, keep-alives)
   //   null    n     set     a bad packet of n bytes: OnUnpackError gets them, and unpacking goes on
-  //                         behind it
+  //                         after them
   //   null    0     set     no way to resynchronise: OnUnpackError gets all that waits, then the
   //                         connection ends (CloseReason::kProtocolError)
   //   set     n     none    one packet
   //
   // Anything else, or n beyond the view, ends the connection (kProtocolError), and so does an
   // exception (kException). "More bytes are needed" with `Options::max_packet_size` bytes waiting
-  // ends it with kPacketTooLarge. The view is valid during the call, and for a packet that keeps a
-  // part of it until `OnEvent` returns; a packet that leaves `OnEvent` must own its bytes. Loop
-  // thread only.
+  // ends it with kPacketTooLarge. Loop thread only.
   //
-  // A protocol that knows from a length field how long its packet is says so in `need`, and one that
-  // has searched all of the view for a delimiter may ask for a good deal more: else a peer that
-  // trickles a long packet has it looked at again with every few bytes. When the stream ends first,
-  // `Unpack` gets what there is once more, if there are bytes that it has not seen. More than the
-  // limit ends the connection at once (kPacketTooLarge). Nothing is reserved because of `need`.
+  // The view is valid during the call, and for a packet that keeps a part of it until `OnEvent`
+  // returns; a packet that leaves `OnEvent` must own its bytes.
+  //
+  // A protocol that knows from a length field how long its packet is says so in `need`, and one
+  // that has searched all of the view for a delimiter may ask for a good deal more. Otherwise a
+  // long packet from a peer that trickles is looked at again with every few bytes. If the stream
+  // ends first, `Unpack` gets what there is once more, if there are bytes that it has not seen. A
+  // `need` beyond the limit ends the connection at once (kPacketTooLarge). Nothing is reserved
+  // because of `need`.
   virtual UnpackResult Unpack(std::span<const std::byte> buf) const = 0;
 
-  // Packs into `*out`, which is replaced: for packing once and sending to many. On an error, the
-  // same as `SendPacket` would give (`Errc::kBadPacket`, `Errc::kNoMemory`, or the packer's own),
-  // `*out` is empty. The library does not call it. Any thread.
+  // Packs into `*out`, which is replaced; it is for packing once and sending to many. With an
+  // error, the same that `SendPacket` would return (`Errc::kBadPacket`, `Errc::kNoMemory`, or the
+  // packer's own), `*out` is empty. The library does not call it. Any thread.
   XTCP_CONTAINERS std::error_code Pack(const Packet& packet, std::vector<std::byte>* out) const;
 };
 

@@ -16,11 +16,11 @@
 
 namespace xtcp {
 
-// Totals since the start. Always accepted_bytes = written_bytes + unsent_bytes.
+// Totals since the start. It is always true that accepted_bytes = written_bytes + unsent_bytes.
 //
-// `accept_errors`: failed accept4(2) calls, EAGAIN and EINTR apart; and accepted sockets on which
-// the kernel refused an option, which are served all the same. (Those of a listener that `Listen`
-// opened inherit their options; what is refused there is only logged.)
+// `accept_errors` counts failed accept4(2) calls, except EAGAIN and EINTR, and accepted sockets on
+// which the kernel refused an option, which are served all the same. (Sockets of a listener that
+// `Listen` opened inherit their options; what is refused there is only logged.)
 struct ServerStats {
   std::uint64_t accepted = 0;       // connections admitted
   std::uint64_t refused = 0;        // over `max_connections`, or their set-up failed
@@ -37,79 +37,86 @@ struct ServerStats {
 
 // Listens, accepts, and serves connections on one or more event loops.
 //
-// Thread safety: any thread, except that `Listen` and `Adopt` come before `Serve`.
+// Thread safety: any thread, except that `Listen` and `Adopt` come before `Serve` or `Start`.
 // Lifetime: neither copied nor moved. It serves once. Connections may outlive it; sending on them
-// then gives `Errc::kClosed`.
+// then returns `Errc::kClosed`.
 class XTCP_API Server {
  public:
-  // Throws `std::invalid_argument` as `Options` says. Opens nothing yet.
+  // Makes a server with loops of its own, `Options::loops` of them, which run in `Serve`. Throws
+  // `std::invalid_argument` as `Options` says. It opens nothing yet.
   explicit Server(Options options);
 
-  // The same, on the loops of `group`, which other servers, connections, timers and tasks share;
-  // `Options::loops` is ignored. Listeners are spread over the loops, and accepted connections are dealt
-  // to all of them in turn. Limits, totals, stop and report are the server's own.
+  // Makes a server on the loops of `group`, which other servers, connections, timers and tasks
+  // share; `Options::loops` is ignored. Listeners are spread over the loops, and accepted
+  // connections are dealt to all of them in turn. Limits, totals, stop and report are the server's
+  // own.
   Server(Options options, LoopGroup& group);
 
-  // `Stop(kImmediately)`, then waits for `Serve` to end. Inside a callback it does not wait: the
-  // inside lives on until `Serve` has returned.
+  // Calls `Stop(kImmediately)`, and waits until the last connection has ended and no callback runs.
+  // Inside a callback it does not wait: its internals stay alive until the server has ended.
   ~Server();
 
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
-  // `Listen`, then `Serve`.
+  // Calls `Listen`, and then `Serve`.
   [[nodiscard]] std::error_code ListenAndServe(std::string_view address);
 
-  // Opens one more listening socket: "host:port", ":port" (one IPv6 socket that also takes IPv4;
-  // IPv4 only where IPv6 is off), "[::]:port" (IPv6 only), "[v6]:port", "unix:/path",
-  // "unix:@abstract". Port 0 lets the system choose; `Addresses` tells. A socket file on which
-  // nobody answers is removed first, and the file goes when listening ends, if it is still ours. A
-  // name stands for its first address; its look-up may wait. Returns `Errc::kBadAddress`,
-  // `kHostNotFound`, `kAlreadyUsed` (after `Serve`), or the system's error; then nothing is left
-  // behind.
+  // Opens one more listening socket: "host:port", ":port" (one IPv6 socket that takes IPv4 as well;
+  // IPv4 only when IPv6 is off), "[::]:port" (IPv6 only), "[v6]:port", "unix:/path",
+  // "unix:@abstract". Port 0 lets the system choose; `Addresses` tells. A name means its first
+  // address; its look-up may wait.
+  //
+  // A socket file on which nobody answers is removed first, and the file is removed when listening
+  // ends, if it is still ours. Returns `Errc::kBadAddress`, `kHostNotFound`, `kAlreadyUsed` (after
+  // `Serve` or `Start`), or the system's error; then nothing is left over.
   [[nodiscard]] std::error_code Listen(std::string_view address);
 
-  // Takes over a listening stream socket made elsewhere, made non-blocking and close-on-exec here.
-  // With `Errc::kNotListening`, `kAlreadyUsed` (after `Serve`, or it was taken over before) or
-  // another error nothing changes hands.
+  // Takes over a listening stream socket that was made elsewhere, and makes it non-blocking and
+  // close-on-exec. With `Errc::kNotListening`, `kAlreadyUsed` (after `Serve` or `Start`, or it was
+  // taken over before) or another error it stays the caller's.
   [[nodiscard]] std::error_code Adopt(int listening_fd);
 
   // Serves on this thread, which runs the first loop, and on `Options::loops` - 1 more, which it
   // starts and joins; in those all signals are blocked but the synchronous ones and SIGPROF. The
-  // first loop accepts and deals connections to the loops in turn; a connection stays on its loop.
-  // Where descriptors or memory run out, its listeners rest together for 75 ms at a time; another
-  // server in the process rests for itself. Returns no error when a stop ended it or came first;
-  // `Errc::kNotListening` without a listener, `kAlreadyUsed` the second time, `kWouldDeadlock`
-  // inside a callback. When the last listener is dead, or a loop fails, it stops gracefully and
-  // returns that error.
+  // first loop accepts, and deals connections to the loops in turn; a connection stays on its loop.
+  // When descriptors or memory run out, its listeners rest together for 75 ms at a time; another
+  // server in the process rests for itself. On a shared group it is `Start`, and then waits until
+  // the server has ended, while the group goes on.
+  //
+  // Returns no error if a stop ended it or came first; `Errc::kNotListening` without a listener,
+  // `kAlreadyUsed` the second time, `kWouldDeadlock` inside a callback. When the last listener is
+  // dead, or a loop fails, it stops gracefully and returns that error.
   [[nodiscard]] std::error_code Serve();
 
-  // Begins to serve on a shared group, and returns at once; nothing is accepted before the group runs.
-  // `Errc::kNotListening`, `kAlreadyUsed`, `kStopped` after a stop of the server or the group,
-  // `kNoMemory`; `kNoLoop` on a server with loops of its own, which runs in `Serve` only. `Serve` on a
-  // shared group is `Start`, and waits until the server has ended.
+  // Begins to serve on a shared group, and returns at once; nothing is accepted before the group
+  // runs. Returns `Errc::kNotListening`, `kAlreadyUsed`, `kNoMemory`, `kStopped` after a stop of
+  // the server or the group, or `kNoLoop` for a server with loops of its own, which runs in `Serve`
+  // only.
   [[nodiscard]] std::error_code Start();
 
-  // Stops listening, and every connection; `StopMode` says how. Needs no memory and no descriptor.
-  // Any thread, any callback, any number of times, also before `Serve`; not async-signal-safe.
+  // Stops listening, and stops every connection; `StopMode` says how. It needs no memory and no
+  // descriptor. Any thread, any callback, any number of times, even before `Serve`; it is not
+  // async-signal-safe.
   StopReport Stop(StopMode mode);
 
-  // The same, and never waits, whatever the mode: `ended` is called once, as a task on one of the loops,
-  // with the report that a waiting stop would have returned; before this call returns when nothing ever
-  // ran, or when all is over. Several may be given; each is called.
+  // Does the same and never waits, whatever the mode: `ended` is called once, as a task on one of
+  // the loops, with the report that a waiting stop would have returned. It is called before this
+  // call returns if nothing ever ran, or if all is over. Several may be given, and each is called.
   StopReport Stop(StopMode mode, std::function<void(const StopReport&)> ended);
 
-  // Whether a stop has begun, or `Serve` has ended.
+  // Returns whether a stop has begun, or the server has ended.
   bool IsStopped() const;
 
-  // Where it listens, or listened, in the order of `Listen` and `Adopt`.
+  // Returns the addresses at which it listens, or listened, in the order of `Listen` and `Adopt`.
   XTCP_CONTAINERS std::vector<Address> Addresses() const;
 
-  // Connections that are admitted and not closed. One that delivers `kClosed` does not count any more:
-  // its descriptor is closed, and its place under `Options::max_connections` is free.
+  // Returns the number of connections that are admitted and not closed. One that delivers `kClosed`
+  // does not count any more: its descriptor is closed, and its place under
+  // `Options::max_connections` is free.
   std::size_t ConnectionCount() const;
 
-  // The totals now; after `Serve` the final ones.
+  // Returns the totals now, which are final once the server has ended.
   ServerStats Stats() const;
 
  private:

@@ -1,7 +1,7 @@
 #pragma once
 
-// Sends the library's log lines to spdlog. Header-only: the library itself does not link spdlog;
-// who includes this does.
+// Sends the library's log lines to spdlog. It is a header only: the library itself does not link
+// spdlog; a program that includes this does.
 
 #include <spdlog/spdlog.h>
 #include <xtcp/logger.h>
@@ -12,7 +12,9 @@
 
 namespace xtcp {
 
-// Thread safety: as the spdlog logger's sinks; use the `_mt` ones.
+// A logger that hands its lines on to spdlog.
+//
+// Thread safety: that of the spdlog logger's sinks; use the `_mt` ones.
 class SpdlogLogger : public Logger {
  public:
   // `logger` must not be null.

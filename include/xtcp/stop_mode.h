@@ -6,8 +6,8 @@
 
 namespace xtcp {
 
-// How a stop ends connections. From each of them on, `Send` is refused with `Errc::kStopping`. A
-// later stop can only be more immediate; a softer one changes nothing.
+// How a stop ends connections. Once any of them has begun, `Send` is refused with
+// `Errc::kStopping`. A later stop can only be more immediate; a softer one changes nothing.
 enum class StopMode {
   // Close now. What was accepted but not yet written is dropped, and counted as unsent.
   kImmediately,
@@ -18,26 +18,26 @@ enum class StopMode {
   // at once.
   kGracefullyButNotWait,
 
-  // The same, and the call returns when all of it is done: every `kClosed` has been delivered,
-  // every descriptor is closed, and no callback runs or will run. It never softens a stop under
-  // way: after `kImmediately` it just waits. Inside a callback of this library it does not wait; it
+  // Do the same, and return when all of it is done: every `kClosed` has been delivered, every
+  // descriptor is closed, and no callback runs or will run. It never softens a stop under way:
+  // after `kImmediately` it just waits. Inside a callback of this library it does not wait; it
   // starts the graceful stop and reports `Errc::kWouldDeadlock`.
   kGracefullyAndWait,
 };
 
-// What a stop did.
+// The report of a stop.
 //
 // `kImmediately` and `kGracefullyButNotWait` return at once and fill in `connections` only. Every
-// `kGracefullyAndWait`, also one made after the end, returns the same final account of the whole
+// `kGracefullyAndWait`, even one made after the end, returns the same final account of the whole
 // stop.
 struct StopReport {
-  // `Errc::kWouldDeadlock` for a waiting stop inside a callback, else none.
+  // `Errc::kWouldDeadlock` for a waiting stop inside a callback, and otherwise none.
   std::error_code error{};
 
-  // Connections that were open when the stop began, or were admitted while it ran.
+  // The number of connections that were open when the stop began, or were admitted while it ran.
   std::size_t connections = 0;
 
-  // How many of them `linger_timeout` or a later `kImmediately` ended.
+  // The number of those that `linger_timeout` or a later `kImmediately` ended.
   std::size_t cut = 0;
 
   // Bytes that `Send` had accepted and the kernel never took, summed over `connections`.

@@ -10,8 +10,8 @@
 namespace xtcp {
 
 // A call that is made once: a function object that takes nothing, with what it captured. It may own
-// what cannot be copied, such as a `PacketPtr`. Captures of up to 48 bytes that move without throwing
-// need no memory of their own.
+// what cannot be copied, such as a `PacketPtr`. Captures of up to 48 bytes that move without
+// throwing need no memory of their own.
 //
 // Thread safety: none; use it on one thread at a time.
 class Task {
@@ -19,8 +19,8 @@ class Task {
   // Makes an empty task.
   Task() noexcept = default;
 
-  // Takes `function`, by copy or move. Throws what that throws, and std::bad_alloc when a larger one finds
-  // no memory.
+  // Takes `function`, by copy or move. Throws what that throws, and std::bad_alloc when a larger
+  // one finds no memory.
   template <typename Function>
   requires(!std::is_same_v<std::remove_cvref_t<Function>, Task> &&
            std::is_invocable_v<std::decay_t<Function>&>)
@@ -50,8 +50,8 @@ class Task {
   // Returns whether there is a call to make.
   explicit operator bool() const noexcept { return kind_ != nullptr; }
 
-  // Makes the call; there must be one. The task keeps its function object, and so its captures, until it
-  // is destroyed or assigned to.
+  // Makes the call; there must be one. The task keeps its function object, and so its captures,
+  // until it is destroyed or assigned to.
   void operator()() { kind_->call(&memory_); }
 
  private:

@@ -38,7 +38,7 @@ class Category final : public std::error_category {
       case Errc::kAlreadyUsed:
         return "already served or dialled";
       case Errc::kStopped:
-        return "stopped before the connection stood";
+        return "a stop came first";
       case Errc::kNoLoop:
         return "there is no loop that could serve it";
       case Errc::kWouldDeadlock:
