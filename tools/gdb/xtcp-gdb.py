@@ -254,11 +254,12 @@ class ConnectionsCommand(gdb.Command):
         service = core["services_"]
         while int(service) != 0:
             whole = service.cast(service.dynamic_type)
-            if service.dynamic_type.target().name == INTERNAL + "ServerLoop":
+            kind = service.dynamic_type.target().name
+            if kind == INTERNAL + "ServerLoop":
                 vector = whole["conns_"]["_M_impl"]
                 for i in range(int(vector["_M_finish"] - vector["_M_start"])):
                     yield vector["_M_start"][i]["_M_ptr"]
-            else:  # a DialedConn, which is a service of its own
+            elif kind == INTERNAL + "DialedConn":  # a service of its own
                 yield whole.cast(conn_type)
             service = service["after_"]
 
