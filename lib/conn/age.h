@@ -5,7 +5,8 @@
 
 namespace xtcp::internal {
 
-// How long something has lived: nothing before `Begin`, and no more after `End`. As wide as one time.
+// The time for which something has lived: none before `Begin`, and no more after `End`. It takes
+// the room of one time.
 class Age {
  public:
   using Time = std::chrono::nanoseconds;  // of sys::Now
@@ -14,7 +15,7 @@ class Age {
   void End(Time now) {
     if (since_ > Time{0}) since_ = -At(now);
   }
-  // Not negative: it may have begun since `now` was read.
+  // The result is not negative, even when it has begun since `now` was read.
   Time At(Time now) const {
     if (since_ <= Time{0}) return -since_;
     return std::max(now - since_, Time{0});

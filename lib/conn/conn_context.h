@@ -15,8 +15,13 @@ namespace xtcp::internal {
 
 class ServiceLoop;
 
-// What the connections of one service on one loop share and may use from any thread, for as long as
-// somebody holds one of them: longer than the loop, longer than the service. It holds no handler.
+// What the connections of one service on one loop share and may use on any thread:
+//
+//   ConnImpl, thousands ──► ConnContext, one ──► LoopContext of the loop
+//                                └────► the service, while it is there (loop thread only)
+//
+// It lives for as long as somebody holds one of the connections, which is longer than the loop and
+// the service. It holds no handler, so a handler may hold connections.
 struct ConnContext {
   ConnContext(std::shared_ptr<LoopContext> on, std::shared_ptr<const Protocol> with,
               std::size_t limit)
@@ -31,13 +36,13 @@ struct ConnContext {
   BlockPool& pool;
   const std::shared_ptr<const Protocol> protocol;
   const std::size_t send_buffer_limit;
-  // Asked for once: a default std::error_code costs a call into another library.
+  // It is asked for once, since a default std::error_code costs a call into another library.
   const std::error_category& no_error = std::error_code().category();
 
   ServiceLoop* service = nullptr;  // loop thread only, while the service is there
 
-  // The service's stops. Once there is one, or one of the group, Send is refused, before the loop has
-  // seen it. Relaxed: a thread that must see it is ordered after it by other means.
+  // The service's stops. Once there is one, or one of the group, `Send` is refused, even before the
+  // loop has seen the stop. Relaxed: a thread that must see it is ordered after it by other means.
   std::atomic<Stops> stops{Stops::kNone};
   Stops all_stops() const { return stops.load() | loop->group_stops.load(); }
   bool stopping() const {

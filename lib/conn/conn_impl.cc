@@ -42,7 +42,7 @@ ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, SendState state)
     : context_(std::move(context)), intake_(state) {}
 
 ConnImpl::~ConnImpl() {
-  // Only one that was never served still has any of these.
+  // Only a connection that was never served still has any of these.
   intake_.TakePending(out_.queue(), out_.account(), context_->pool);
   out_.Clear(context_->pool);
   in_.Clear(context_->pool);
@@ -134,7 +134,7 @@ ConnStats ConnImpl::Stats() const {
   intake_.Fill(&stats, out_.account(), sys::Now());  // the clock is read before the lock is taken
   stats.received_bytes = in_.received_bytes();
   stats.received_packets = in_.received_packets();
-  // In its own turn: what has gathered was accepted, too.
+  // What has gathered in its own turn was accepted as well.
   if (EventLoop::IsCurrent(context_->mailbox) && service().turn().IsOf(this)) {
     stats.accepted_bytes += service().turn().gathered().size();
     stats.accepted_sends += service().turn().gathered_sends();
@@ -246,7 +246,7 @@ void ConnImpl::PostDial() {
   if (intake_.ClaimPost(*this)) Push();
 }
 
-// In this order, whatever ends the connection; docs/design.md says why.
+// The order is the same whatever ends the connection; docs/design.md gives the reasons.
 void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
   EventLoop& loop = service().loop();
   const Stops stops = intake_.stops();
@@ -255,7 +255,7 @@ void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
   turn.ClearGathered();
 
   Intake::End end{.reason = reason, .error = error};
-  // A graceful stop that was not left to its course.
+  // It was cut if it was asked to end gracefully and could not do so to the end.
   end.cut = Has(stops, Stops::kGraceful) &&
             (reason == CloseReason::kLingerTimeout ||
              (reason == CloseReason::kLocalStop && Has(stops, Stops::kNow)));
@@ -276,12 +276,13 @@ void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
   XTCP_LOG_LIMITED(kDebug, "%s closed: %s", ToString().c_str(),
                    std::string(xtcp::ToString(reason)).c_str());
 
-  // Its place is free before the application hears of it: a newcomer may take it at once.
+  // Its place is free before the application hears of it, so that a newcomer may take it at once.
   service().ConnectionEnded(report);
   turn.Call([&](Handler& handler) { handler.OnEvent(EventType::kClosed, turn.self(), nullptr); });
   DropUserData();
   if (ends_with_closed()) ReleaseWaiters();
-  // Once the state is closed nobody posts any more; a post that was claimed before is waited for.
+  // Once the state is closed no thread posts any more. A post that was claimed before is waited
+  // for: `HandlePosted` retires the connection then.
   if (!posted()) loop.Retire(this);
 }
 
@@ -302,9 +303,8 @@ void ConnImpl::HandlePosted() {
   Visit(kWasPosted | std::exchange(deferred_, std::uint8_t{0}));
 }
 
-// One turn an iteration. A further reason in the same one waits for the next; and while packets are
-// left over, so does what epoll reports, for the post that delivers them: it comes after the events
-// of connections that did not have as much.
+// While packets are left over, what epoll reports waits for the post that delivers them, which
+// comes after the events of connections that did not have as much.
 void ConnImpl::Visit(std::uint32_t reasons) {
   const bool had_its_turn = last_iteration_ == service().loop().iteration();
   const bool turn_will_come = (reasons & kWasPosted) == 0 && in_.has_backlog() && posted();
@@ -317,13 +317,14 @@ void ConnImpl::Visit(std::uint32_t reasons) {
 }
 
 void ConnImpl::TakeTurn(std::uint32_t reasons) {
-  // An error would be reported for ever: it is looked at, whether there is memory or not.
+  // An error would be reported for ever, so it is looked at, whether there is memory or not.
   if ((reasons & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;
-  if ((reasons & kTimerDue) != 0) FollowPause();  // asked for before the deadline, and seen with it
+  // A pause that was asked for before a deadline fell due may be seen together with it.
+  if ((reasons & kTimerDue) != 0) FollowPause();
   const bool retry = (reasons & kTimerDue) != 0 && std::exchange(starved_, false);
   const bool overdue = (reasons & kTimerDue) != 0 && NextDue().at <= sys::Now();
   Turn& turn = BeginTurn();
-  // What has arrived, or can leave, when a deadline falls due counts.
+  // What has arrived, or can leave, when a deadline falls due is in time: it is handled first.
   bool input = (reasons & kReadable) != 0 || retry || overdue;
   if ((reasons & kWritable) != 0 || retry || overdue) out_.Unblock();
   if ((reasons & kWasPosted) != 0) {
@@ -361,7 +362,7 @@ void ConnImpl::FinishTurn(Turn& turn) {
   out_.Flush(turn, intake_, deadlines_);
   if (out_.error() != 0) HandleBrokenOutput(turn);
   if (phase_ == Phase::kServing && out_.OfferSendReady(turn, intake_, *context_, deadlines_)) {
-    Post();  // refused again: the next one comes in the next turn
+    Post();  // a send was refused again: the next offer comes in the next turn
   }
   NoteStarvation(turn);
   if (!AdvancePhase(turn)) return;
@@ -369,7 +370,8 @@ void ConnImpl::FinishTurn(Turn& turn) {
   NoteActivity(turn);
   FollowPause();
   if (!UpdateInterest(turn)) return;
-  // Packets are left over; or the socket takes nothing more, and is read until its input ends.
+  // The next turn is asked for when packets are left over, or when the socket takes nothing more
+  // and is read until its input ends.
   if (in_.has_backlog() && intake_.MayDeliver()) Post();
   if (out_.error() != 0 && !starved_) Post();
   ScheduleTimer();
@@ -538,12 +540,12 @@ bool ConnImpl::UpdateInterest(Turn& turn) {
 
 // ---- Deadlines.
 
-// It is noted at the end of the turn: the time that callbacks took is not the peer's silence.
+// It is noted at the end of the turn, because the time that callbacks took is not the peer's
+// silence.
 void ConnImpl::NoteActivity(Turn& turn) {
   if (turn.traffic() && turn.service().has_deadlines) deadlines_.NoteActivity(sys::Now());
 }
 
-// While nothing is read, the deadlines of input stand still.
 void ConnImpl::FollowPause() {
   if (phase_ != Phase::kServing || intake_.paused() == deadlines_.input_clock_stopped()) return;
   const auto now = sys::Now();

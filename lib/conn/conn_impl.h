@@ -35,11 +35,11 @@ class ServiceLoop;
 //   Send, Stop, Pause ──► Intake ──► Outbound ──► socket
 //   Stats           ◄──      │       Inbound  ◄── socket, ──► callbacks
 //                            │       Deadlines: when it has to end
-//                            │       Phase: where it is on the way to its end
+//                            │       Phase: how far it is on the way to its end
 //
-// A *turn* is one visit of the loop, at most one in an iteration, whatever woke it: events, a timer, a
-// post. Callbacks run inside a turn; what they ask for (bytes to write, a stop, a pause) is carried
-// out in `FinishTurn`.
+// A *turn* is one visit of the loop to the connection, whatever woke it: events, a timer, a post.
+// There is at most one in an iteration. Callbacks run inside a turn; what they ask for (bytes to
+// write, a stop, a pause) is carried out in `FinishTurn`.
 class ConnImpl : public Conn, public Channel {
  public:
   ConnImpl(std::shared_ptr<ConnContext> context, SendState state);
@@ -72,16 +72,16 @@ class ConnImpl : public Conn, public Channel {
   // happened, and the connection is to be dropped.
   std::error_code Begin(UniqueFd fd, ConnectionEnds ends, EventType first);
 
-  // The stops of its service or its group reach this connection.
+  // The stops of its service, or of its group, reach this connection.
   void StopByService(Stops stops);
 
-  // Ends at once, for a loop that is broken.
+  // Ends the connection at once, because its loop is broken.
   void Abort(std::error_code error);
 
-  // Releases those who wait in `Stop`. Called once, after the last callback.
+  // Releases the threads that wait in `Stop`. To be called once, after the last callback.
   void ReleaseWaiters() { intake_.ReleaseWaiters(); }
 
-  // What a stop's report says of this connection, at its end.
+  // Returns what a stop's report says of this connection, at its end.
   StopReport FinalReport() const { return intake_.Ending(out_.account()); }
 
   // Its place among the handles of its service on this loop.
@@ -98,27 +98,36 @@ class ConnImpl : public Conn, public Channel {
   ConnContext& context() const { return *context_; }
   const std::shared_ptr<ConnContext>& shared_context() const { return context_; }
 
-  // For a connection that is being dialled.
+  // ---- For a connection that is being dialled.
+
   bool StopWasAsked() const { return intake_.stop_asked(); }
   bool EnterState(SendState from, SendState to) { return intake_.Enter(from, to); }
-  // The dial has failed; false: it has ended before.
+  bool is_closed() const { return phase_ == Phase::kClosed; }
+
+  // The dial has failed. Returns false if the connection had ended before.
   bool CloseUnopened(std::error_code error);
-  // As `Intake` says; they push.
+
+  // Begin a dial on the loop, and bring one that has begun to the loop's attention; `Intake` says
+  // when.
   bool BeginDial();
   void PostDial();
-  bool is_closed() const { return phase_ == Phase::kClosed; }
-  // Before `Begin`: the peer has reset the connection already. What arrived before is delivered.
+
+  // The peer has reset the connection before `Begin`. What arrived before the reset is delivered.
   void NoteReset(int error) { out_.Break(error); }
+
+  // ---- What differs for a dialled connection.
+
   virtual bool accepted() const { return true; }
 
-  // Whether waiters are released when kClosed has returned; a connection with a loop of its own waits
-  // for that loop's end.
+  // Returns whether waiters are released when kClosed has returned. A dialled connection releases
+  // them later, when it has left its loop.
   virtual bool ends_with_closed() const { return true; }
 
   // Waits until `ReleaseWaiters`.
   void WaitForEnd() const;
 
-  // Destroys what the application has left with the connection. Inside a callback scope.
+  // Destroys what the application has left with the connection. To be called inside a callback
+  // scope.
   void DropUserData();
 
   // Makes the loop visit this connection.
@@ -126,20 +135,27 @@ class ConnImpl : public Conn, public Channel {
   void Push();
 
  private:
-  // Why a turn is taken: what epoll reported (EPOLLIN, …), and these.
+  // Reasons for a turn, beside what epoll reports (EPOLLIN, …).
   static constexpr std::uint32_t kTimerDue = 1 << 5;
   static constexpr std::uint32_t kWasPosted = 1 << 6;
 
   // ---- Any thread.
 
   void Pause(bool pause);
+
+  // Every send but the simplest, for which `Send` has no room charged.
   std::error_code SendSlowly(std::span<const std::byte> bytes);
+
+  // A send on the loop's thread, in the connection's own turn or elsewhere.
   std::error_code SendOnLoop(std::span<const std::byte> bytes);
 
   // ---- Loop thread only.
 
-  // Takes a turn now, or leaves it to the post that will come.
+  // Takes a turn now, or leaves it to a post. There is one turn in an iteration: a further reason
+  // in the same one waits for the next.
   void Visit(std::uint32_t reasons);
+
+  // Takes the turn: handles what it was taken for, and finishes it.
   void TakeTurn(std::uint32_t reasons);
   Turn& BeginTurn();
 
@@ -147,14 +163,21 @@ class ConnImpl : public Conn, public Channel {
   // connection.
   void FinishTurn(Turn& turn);
 
-  // Calls the application without there being traffic: the time that it takes is not the peer's silence.
+  // Calls the application though there was no traffic. The time that it takes does not count as the
+  // peer's silence.
   template <typename Function>
   void CallAside(Turn& turn, const Function& function);
+
+  // Runs the tasks of `Post`, as many as one turn may.
   void RunTasks(Turn& turn);
+
+  // Calls OnTimer if the time of the application's timer has come.
   void RunTimer(Turn& turn);
 
-  // What came in: as the phase says, read and delivered, discarded, or left.
+  // Does with the input what the phase says: delivers it, discards it, or leaves it.
   void HandleInput(Turn& turn, std::uint32_t events);
+
+  // Draws the conclusion of what a read has met: the end of the stream, an error.
   void HandleReadEnd(Turn& turn, Inbound::ReadEnd end);
 
   // Writing has failed: the connection closes, once what had arrived before is delivered.
@@ -163,19 +186,28 @@ class ConnImpl : public Conn, public Channel {
   // Notes that the kernel has no memory, and gives up after too many tries.
   void NoteStarvation(Turn& turn);
 
-  // Moves on to the next phase, if it is time; false: the connection is closed. Only this and
-  // `HandleReadEnd` change the phase.
+  // Moves on to the next phase, if it is time. Returns false when the connection is closed. Only
+  // this and `HandleReadEnd` change the phase.
   bool AdvancePhase(Turn& turn);
   void EnterPhase(Phase to);
   void BeginGracefulStop();
+
+  // Ends the connection; kClosed is delivered inside.
   void Close(Turn& turn, CloseReason reason, std::error_code error);
 
-  // Sets what the poller watches; false: that failed, and the connection is closed.
+  // Sets what the poller watches. Returns false when that failed, and the connection is closed.
   bool UpdateInterest(Turn& turn);
 
+  // Notes the time of the traffic in this turn.
   void NoteActivity(Turn& turn);
+
+  // Stops or starts the clock of the deadlines of input, if reading was paused or resumed.
   void FollowPause();
+
+  // Arms the channel's timer for the first of the deadlines and the application's timer.
   void ScheduleTimer();
+
+  // Notes that the connection has to close if a deadline is over.
   void CheckDeadlines(Turn& turn);
   Deadlines::Due NextDue() const;
 
@@ -186,7 +218,7 @@ class ConnImpl : public Conn, public Channel {
 
   // Loop thread only.
   std::any user_data_;
-  // (The attribute lets the small members after them use the bytes that these leave free.)
+  // The attribute lets the small members after these three use the bytes that they leave free.
   [[no_unique_address]] Inbound in_;
   [[no_unique_address]] Outbound out_;
   [[no_unique_address]] Deadlines deadlines_;
@@ -197,9 +229,9 @@ class ConnImpl : public Conn, public Channel {
   bool parked_ = false;             // paused and hung up: out of the poller
   bool fin_seen_ = false;           // the peer's end of stream was read
   bool fin_sent_ = false;
-  Deadlines::Time timer_due_ = Deadlines::kNever;  // of the application's
+  Deadlines::Time timer_due_ = Deadlines::kNever;  // when the application's timer is due
   std::uint32_t index_ = 0;
-  std::uint32_t last_iteration_ = 0;  // of the loop, in which the last turn was
+  std::uint32_t last_iteration_ = 0;  // the loop's, in which the last turn was
 
   Intake intake_;
 };

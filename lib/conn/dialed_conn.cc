@@ -17,8 +17,8 @@
 
 namespace xtcp::internal {
 
-// The addresses of a dial, on their way from a thread of `Names`, or from the one that dials, to the
-// connection's loop.
+// The addresses of a dial, on their way from a thread of `Names`, or from the one that dials, to
+// the connection's loop.
 class DialedConn::NameLookUp final : public LookUp {
  public:
   NameLookUp(std::string address, std::weak_ptr<DialedConn> conn)
@@ -99,7 +99,7 @@ void DialedConn::MakeDialer() {
 }
 
 std::error_code DialedConn::Refuse(std::error_code error) {
-  // A stop may have ended it already, where no loop ever ran.
+  // A stop may have ended it already, on a group that never ran.
   if (!CloseUnopened(error)) return Errc::kStopped;
   result_ = error;
   LetGo();
@@ -135,7 +135,8 @@ void DialedConn::EndIdle() {
 
 std::error_code DialedConn::DialOnOwnLoop(std::string_view address) {
   if (!EnterState(SendState::kNew, SendState::kResolving)) return Errc::kAlreadyUsed;
-  // Whatever becomes of it, and of this thread: those who wait are released when all is closed.
+  // Whatever becomes of the dial and of this thread, threads that wait are released when all is
+  // closed.
   const AtScopeEnd released([this] { ReleaseWaiters(); });
   const std::shared_ptr<Group> group = std::move(own_group_);
   if (StopWasAsked()) return Refuse(Errc::kStopped);
@@ -285,7 +286,7 @@ void DialedConn::LetGo() {
     for (int i = 0; has_timers_ && i < kTimers; ++i) ServiceLoop::loop().RemoveTimer();
   }
   {
-    // What the application gave must not wait for this thread.
+    // The destructors of what the application gave may call what waits, which must not wait here.
     const CallbackScope scope;
     DropUserData();
     options.handler.reset();

@@ -19,30 +19,31 @@
 
 namespace xtcp::internal {
 
-// Who wants to know what becomes of a dialled connection, beside its handler: a redialer. Called on the
+// What hears of a dialled connection beside its handler: a redialer. It is called on the
 // connection's loop.
 class DialObserver {
  public:
-  // Before kConnected.
+  // Comes before kConnected.
   virtual void ConnectionBegins(const ConnPtr& conn) = 0;
 
-  // Before kClosed; nothing more follows but `ConnectionOver`. With what a stop's report says of it.
+  // Comes before kClosed, with what a stop's report says of the connection.
   virtual void ConnectionEnds(const StopReport& report) = 0;
 
-  // After kClosed or OnDialFailed, or a dial that was refused.
+  // Comes last: after kClosed or OnDialFailed, or after a dial that was refused.
   virtual void ConnectionOver(const ConnStats& stats) = 0;
 
  protected:
   ~DialObserver() = default;
 };
 
-// Before the bases that want to see them.
+// A base of its own, so that the options exist before the bases that refer to them.
 struct DialedOptions {
   Options options;
 };
 
-// A connection made by `NewConn`: a service of its own, with one connection. It lives on a loop of a
-// group that others share; or brings a group of one, which runs on the thread that calls `DialAndServe`.
+// A connection made by `NewConn`: a service of its own, with one connection. It lives on a loop of
+// a group that others share, or brings a group of one loop, which runs on the thread that calls
+// `DialAndServe`.
 //
 //   Dial ─► (look up the name) ─► on the loop: Dialer ─► kConnected … kClosed ──┬─► LetGo
 //                                                  └───► OnDialFailed ──────────┘
@@ -53,17 +54,18 @@ class DialedConn final : private DialedOptions,
                          private Member,
                          private Dialer::Owner {
  public:
-  // `options` are valid. On a loop of `group`; with `own` nobody but this connection uses it.
+  // Makes one for a loop of `group`, which with `own` nothing but this connection uses. `options`
+  // are valid.
   DialedConn(Options options, const std::shared_ptr<Group>& group, std::size_t loop, bool own);
 
-  // One that cannot be dialled: `Dial` and `DialAndServe` give `refusal`.
+  // Makes one that cannot be dialled: `Dial` and `DialAndServe` return `refusal`.
   DialedConn(Options options, const std::shared_ptr<Group>& unused, Errc refusal);
 
   std::error_code Dial(std::string_view address) override;
   std::error_code DialAndServe(std::string_view address) override;
   StopReport Stop(StopMode mode) override;
 
-  // Before the dial.
+  // To be called before the dial.
   void SetObserver(std::shared_ptr<DialObserver> observer) { observer_ = std::move(observer); }
 
  private:
@@ -93,20 +95,23 @@ class DialedConn final : private DialedOptions,
 
   std::shared_ptr<Group> group() const { return ConnImpl::context().loop->group.lock(); }
 
-  // The dial is refused, or was stopped where no loop ever ran: no callback follows. The first such end
-  // counts.
+  // The dial is refused, or was stopped on a group that never ran: no callback follows. The first
+  // such end counts.
   std::error_code Refuse(std::error_code error);
 
+  // `DialAndServe` with a group of its own: looks the name up, and runs the group on this thread.
   std::error_code DialOnOwnLoop(std::string_view address);
   std::error_code ServeOnOwnLoop(const std::shared_ptr<Group>& group);
 
   void MakeDialer();
 
-  // On the loop: begins the dial; goes on when a name has been looked up, or with a stop.
+  // On the loop's thread: begins the dial, and goes on when a name has been looked up or a stop
+  // came.
   void BeginOnLoop();
   void GoOn();
 
-  // After the last callback, when nothing refers to it any more but handles.
+  // After the last callback, when nothing but handles refers to the connection any more: releases
+  // its handler and user data, and leaves the loop and the group.
   void LetGoIfOver();
   void LetGo();
 
@@ -117,14 +122,14 @@ class DialedConn final : private DialedOptions,
   ConnPtr self_;  // while it is attached to the group
   std::shared_ptr<DialObserver> observer_;
 
-  // Of the dial. Made before it begins, then the loop's.
+  // For the dial. They are made before it begins; from then on they are the loop's.
   std::unique_ptr<Dialer> dialer_;
   std::shared_ptr<NameLookUp> look_up_;
   std::chrono::nanoseconds dialled_at_{0};
   bool begun_ = false;        // on the loop
   bool has_timers_ = false;   // room for its own and the dialer's
   bool established_ = false;  // served, or was
-  bool over_ = false;         // after OnDialFailed, or where no callback comes
+  bool over_ = false;         // after OnDialFailed, or when no callback comes
   std::error_code result_;    // of the dial; read after the end
 };
 

@@ -34,7 +34,7 @@ void Dialer::HandleEvents(std::uint32_t) {
   TryNext();
 }
 
-// The share of this address is over; or, without addresses, all of the time.
+// The share of this address is over, or, if no address is known yet, all of the time.
 void Dialer::HandleTimer() {
   last_error_ = {ETIMEDOUT, std::system_category()};
   Drop();
@@ -54,7 +54,6 @@ void Dialer::TryNext() {
   owner_.DialFailed(last_error_);
 }
 
-// Whether the address is under way, or a connection to it is established.
 bool Dialer::Try(const SocketAddress& address) {
   const TcpOptions tcp{options_.no_delay, options_.keep_alive, options_.keep_alive_period,
                        options_.user_timeout};
@@ -65,7 +64,8 @@ bool Dialer::Try(const SocketAddress& address) {
     Succeed(address, 0);
     return true;
   }
-  // Edge-triggered: a socket that is writable and yet not connected is not reported for ever.
+  // Edge-triggered, so that a socket which is writable and yet not connected is not reported for
+  // ever.
   last_error_ = loop_.Watch(this, EPOLLOUT | EPOLLET);
   if (last_error_) return false;
   ArmForShare();

@@ -11,21 +11,25 @@
 
 namespace xtcp::internal {
 
-// Tries the addresses of one dial in turn, each with an equal share of the time that is left. What it
-// leaves behind is a connected socket, or an error.
+// Tries the addresses of one dial in turn, each with an equal share of the time that is left:
+//
+//   Begin ─► an address: connect ──► established ───────────────────────► DialSucceeded
+//                  ▲         └─────► failed, or its share is over ─┬────► DialFailed
+//                  └──────────────── the next address ◄────────────┘ (no address is left)
 //
 // Loop thread only.
 class Dialer final : public Channel {
  public:
   using Time = std::chrono::nanoseconds;  // of sys::Now
 
-  // Who dials.
+  // The connection that dials.
   class Owner {
    public:
-    // Whether a stop ends the dial before the next address is tried.
+    // Returns whether a stop ends the dial before the next address is tried.
     virtual bool DialIsStopped() const = 0;
 
-    // The end of the dial. `reset`: an errno, when the peer has reset the connection already.
+    // The dial has ended. `reset` is an errno if the peer has reset the connection already, and
+    // else 0.
     virtual void DialSucceeded(ConnectedSocket socket, int reset) = 0;
     virtual void DialFailed(std::error_code error) = 0;
 
@@ -40,15 +44,17 @@ class Dialer final : public Channel {
   Dialer(Owner& owner, EventLoop& loop, const Options& options)
       : owner_(owner), loop_(loop), options_(options) {}
 
-  // From `since` on the dial may take `connect_timeout` in all. While it waits for its addresses, too.
+  // Has the dial take `connect_timeout` in all, counted from `since`, including the time for which
+  // it waits for its addresses.
   void StartClock(Time since);
 
+  // Begins to try these addresses.
   void Begin(std::vector<SocketAddress> addresses);
 
-  // Gives the current address up, without a word to the owner.
+  // Gives the current address up; the owner hears nothing.
   void Drop();
 
-  // It is done: the owner hears `DialerGone` at the end of the iteration.
+  // Ends the dialer: the owner hears `DialerGone` at the end of the iteration.
   void Retire();
 
  private:
@@ -56,8 +62,13 @@ class Dialer final : public Channel {
   void HandleTimer() override;
   void HandleRetired() override { owner_.DialerGone(); }
 
+  // Tries the next address with which a connection can begin, or reports the end.
   void TryNext();
+
+  // Returns whether the address is under way, or a connection to it is established.
   bool Try(const SocketAddress& address);
+
+  // Arms the timer for the share of the address that is under way.
   void ArmForShare();
   void Succeed(const SocketAddress& address, int reset);
 
@@ -66,7 +77,7 @@ class Dialer final : public Channel {
   const Options& options_;
   std::vector<SocketAddress> addresses_;
   std::size_t next_address_ = 0;
-  Time due_{0};                 // of the whole dial
+  Time due_{0};                 // when the whole dial is over
   std::error_code last_error_;  // of the last address tried
   bool retired_ = false;
 };

@@ -17,10 +17,10 @@ namespace xtcp::internal {
 
 namespace {
 
-// A longer beginning of a packet is not copied in front of the next read; the read follows it.
+// A longer beginning of a packet is not copied in front of the next read: the read follows it.
 constexpr std::size_t kLongestTail = 32 << 10;
 
-// After a recv(2) that brought no bytes.
+// Says what a recv(2) has met that brought no bytes.
 Inbound::ReadEnd NothingRead(ssize_t result, int error) {
   if (result == 0) return {Inbound::Met::kEnd};
   if (error == EAGAIN || error == EWOULDBLOCK) return {Inbound::Met::kNoMore};
@@ -35,9 +35,9 @@ Inbound::ReadEnd Inbound::ReadAndDeliver(Turn& turn, const Intake& intake, Deadl
     DeliverWaiting(turn, intake, deadlines);
     return {};
   }
-  // The beginning of a packet moves in front of the new bytes, so that one view holds both; unless it
-  // is long, or longer than what the last read brought: a peer that trickles would have it copied
-  // again and again.
+  // The beginning of a packet moves in front of the new bytes, so that one view holds both; unless
+  // it is long, or longer than what the last read brought: a peer that trickles would have it
+  // copied again and again.
   const std::size_t tail = buffer_.size();
   return tail <= kLongestTail && tail <= last_read_ ? ReadAfterTail(turn, intake, deadlines)
                                                     : ReadIntoBuffer(turn, intake, deadlines);
@@ -113,8 +113,6 @@ bool Inbound::DeliverUnseen(Turn& turn, const Intake& intake, Deadlines& deadlin
   return !backlog_;
 }
 
-// Delivers what is complete, and returns how many bytes that was. What remains is the start of an
-// unfinished packet, unless `backlog_` is set.
 std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view) {
   if (view.size() < need_) {
     unseen_ = true;
@@ -141,8 +139,8 @@ std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const s
       std::size_t consumed = 0;
       {
         UnpackResult result = protocol.Unpack(rest);
-        // Independent of how the stream was cut: a packet too large to wait for is refused even when
-        // it arrives whole.
+        // Independent of how the stream was cut: a packet too large to wait for is refused even
+        // when it arrives whole.
         const bool good = result.packet != nullptr && !result.error && result.size <= limit &&
                           result.size - 1 < rest.size();  // and not 0
         if (!good && !HandleNoPacket(turn, intake, rest, result)) break;
@@ -163,8 +161,6 @@ std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const s
   return static_cast<std::size_t>(next - view.data());
 }
 
-// `Unpack` gave another answer for `rest` than one good packet. Returns whether unpacking continues
-// after the bytes that the answer consumed.
 bool Inbound::HandleNoPacket(Turn& turn, const Intake& intake, std::span<const std::byte> rest,
                              const UnpackResult& result) {
   const std::size_t limit = PacketLimit(turn.options());
@@ -196,12 +192,11 @@ std::size_t Inbound::PacketLimit(const Options& options) const {
                                                        : options.first_packet_size;
 }
 
-// The packet deadline runs from a packet's first byte to its last.
 void Inbound::NoteUnfinishedPacket(const Turn& turn, Deadlines& deadlines, bool consumed) {
   const Options& options = turn.options();
   if (options.packet_deadline.count() == 0) return;
   if (options.first_packet_size > 0 && !got_packet_) return;  // it runs since the first event
-  // What was consumed ended the packet for which it ran; packets of the backlog are complete.
+  // What was consumed ended the packet for which it ran, and packets of the backlog are complete.
   if (consumed || backlog_ || buffer_.empty()) deadlines.EndPacket();
   if (!buffer_.empty() && !backlog_ && !deadlines.packet_began()) {
     deadlines.BeginPacket(sys::Now() + options.packet_deadline);

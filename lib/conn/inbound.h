@@ -16,53 +16,71 @@ namespace xtcp::internal {
 //
 //   socket ──► the loop's read buffer ──► Unpack ──► OnEvent
 //                ▲        │
-//                └─ tail ─┘ the beginning of a packet waits in `buffer_`, and goes in front of what the
-//                           next read brings. A long one stays there, and reads follow it.
+//                └─ tail ─┘ the beginning of a packet waits in `buffer_`, and goes in front of
+//                           what the next read brings. A long one stays there, and reads follow it.
 //
 // Packets that are complete are delivered in the turn that reads them, as many as one turn may
-// (`Slice`); those that are left over, the *backlog*, in the next turn, before anything is read.
+// (`Slice`). Those that are left over, the *backlog*, are delivered in the next turn, before
+// anything is read.
 //
-// Loop thread only, but for the counts.
+// Loop thread only, except for the counts.
 class Inbound {
  public:
-  // What a read met, beside bytes.
+  // What a read has met beside bytes.
   enum class Met : std::uint8_t { kNothing, kNoMore, kEnd, kError };
   struct ReadEnd {
     Met met = Met::kNothing;
     int error = 0;  // an errno, with kError
   };
 
-  // Reads once while reads are short (the poller is level-triggered, and tells of more), and delivers
-  // what is complete; or delivers from the backlog.
+  // Delivers from the backlog if there is one. Otherwise reads, once while reads are short (the
+  // poller is level-triggered, and tells of more), and delivers what is complete.
   ReadEnd ReadAndDeliver(Turn& turn, const Intake& intake, Deadlines& deadlines);
 
-  // Reads, and throws away.
+  // Reads once, and throws the bytes away.
   ReadEnd Discard(Turn& turn);
 
-  // At the end of the stream: shows `Unpack` once more what it waits for the rest of, if there are
-  // bytes that it has not seen. False: packets came of it that have to wait, and the end with them.
+  // At the end of the stream, shows `Unpack` the beginning of a packet once more, if there are
+  // bytes in it that it has not seen. Returns false when packets came of it that have to wait, and
+  // the end of the stream with them.
   bool DeliverUnseen(Turn& turn, const Intake& intake, Deadlines& deadlines);
 
-  // Drops what waits: nobody will unpack it any more.
+  // Drops what waits: it will not be unpacked any more.
   void Clear(BlockPool& pool);
 
   bool has_backlog() const { return backlog_; }
 
-  // Any thread.
+  // ---- Any thread.
+
   std::uint64_t received_bytes() const { return received_bytes_.load(std::memory_order_relaxed); }
   std::uint64_t received_packets() const {
     return received_packets_.load(std::memory_order_relaxed);
   }
 
  private:
+  // Reads into the loop's buffer, after the tail of an unfinished packet, and delivers from there.
   ReadEnd ReadAfterTail(Turn& turn, const Intake& intake, Deadlines& deadlines);
+
+  // Reads into `buffer_`, and delivers from there.
   ReadEnd ReadIntoBuffer(Turn& turn, const Intake& intake, Deadlines& deadlines);
   void NoteReceived(Turn& turn, std::size_t bytes);
+
+  // Delivers what is complete in `buffer_`.
   void DeliverWaiting(Turn& turn, const Intake& intake, Deadlines& deadlines);
+
+  // Delivers what is complete in `view`, and returns how many bytes that was. What remains is the
+  // start of an unfinished packet, unless `backlog_` is set.
   std::size_t Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view);
+
+  // Handles an answer of `Unpack` for `rest` that is not one good packet. Returns whether unpacking
+  // continues after the bytes that the answer consumed.
   bool HandleNoPacket(Turn& turn, const Intake& intake, std::span<const std::byte> rest,
                       const UnpackResult& result);
+
+  // Starts or ends the packet deadline, which runs from a packet's first byte to its last.
   void NoteUnfinishedPacket(const Turn& turn, Deadlines& deadlines, bool consumed);
+
+  // Returns the limit for the packet that comes next.
   std::size_t PacketLimit(const Options& options) const;
 
   InboundBuffer buffer_;

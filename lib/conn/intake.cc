@@ -31,9 +31,9 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
       return {0, context.no_error};
     }
   }
-  // What does not fit after the last byte gets its chunks, and is copied, without the lock. Meanwhile
-  // the connection may have ended, or others may have used the room: then `head` takes a chunk of its
-  // own.
+  // What does not fit after the last byte gets its chunks, and is copied, without the lock.
+  // Meanwhile the connection may have ended, or another thread may have used the room: then `head`
+  // takes a chunk of its own.
   const std::span<const std::byte> head = bytes.first(room);
   OutboundBuffer tail;
   std::error_code error;
@@ -48,7 +48,7 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
     } else {
       CountRefused();
       budget_.Release(bytes.size());
-      // Somebody may have been refused because of what is given back here.
+      // Another send may have been refused for want of what is given back here.
       *post = budget_.has_refused() && state_.load() == SendState::kOpen && channel.ClaimPost();
     }
   }
@@ -82,7 +82,6 @@ void Intake::CountRefused() {
   if (state_.load() != SendState::kClosed) ++refused_sends_;  // then the account is final
 }
 
-// The whole decision about `size` bytes: null, and they are charged; or why not, counted and noted.
 std::error_code Intake::Admit(std::size_t size, const ConnContext& context) {
   std::error_code error = CheckState(context);
   if (!error && size > context.send_buffer_limit) error = Errc::kTooLarge;
@@ -94,13 +93,12 @@ std::error_code Intake::Admit(std::size_t size, const ConnContext& context) {
   return error;
 }
 
-// Counts what was put into `pending_`; whether it is to be posted.
 bool Intake::QueuePending(std::size_t size, Channel& channel) {
   const std::size_t before = pending_bytes_.load(std::memory_order_relaxed);
   pending_bytes_.store(before + size, std::memory_order_relaxed);
   ++pending_sends_;
-  // With bytes in front of these the loop is on its way, or waits for room in the socket. Before the
-  // connection is established there is no loop; it looks when it begins.
+  // With bytes in front of these the loop is on its way, or waits for room in the socket. Before
+  // the connection is established there is no loop; it looks when it begins.
   return before == 0 && state_.load() == SendState::kOpen && channel.ClaimPost();
 }
 
@@ -111,7 +109,7 @@ Intake::StopNote Intake::Stop(StopMode mode, const ConnContext& context, Channel
   const SendState state = state_.load();
   note.serves = state > SendState::kResolving;
   if (state != SendState::kClosed) {
-    // Those of its service came first, though the loop has not seen them yet.
+    // The stops of its service came first, even if the loop has not seen them yet.
     NoteStopsLocked(Add(stops() | context.all_stops(), mode));
     *post = note.serves && channel.ClaimPost();
   }
@@ -153,7 +151,7 @@ std::error_code Intake::Post(Task task, Channel& channel, bool* post) {
   const bool first = tasks_.empty();
   tasks_.Append(std::move(node));
   has_tasks_.store(true, std::memory_order_relaxed);
-  // Before the first event nothing runs; the first turn looks.
+  // Before the first event nothing runs, and the first turn looks by itself.
   *post = first && state_.load() >= SendState::kOpen && channel.ClaimPost();
   return {};
 }
@@ -167,7 +165,7 @@ TaskChain Intake::TakeTasks(std::size_t most) {
 
 void Intake::Fill(ConnStats* stats, const SendAccount& account, Time now) const {
   MutexLock lock(mu_);
-  // In this order: what was written had been accepted before.
+  // They are read in this order, since what was written had been accepted before.
   stats->written_bytes = account.written_bytes.load(std::memory_order_acquire);
   stats->accepted_bytes = account.accepted_bytes.load() + pending_bytes_.load();
   stats->accepted_sends = account.accepted_sends.load() + pending_sends_;

@@ -30,15 +30,15 @@ namespace xtcp::internal {
 //
 //   any thread                                        its loop
 //   Send ──────► state, budget ──► pending bytes ───► TakePending, at the end of a turn
-//   Stop ──────► stops, state ──────────────────────► stops(): between packets, at the end of a turn
+//   Stop ──────► stops, state ──────────────────────► stops(): between packets, at a turn's end
 //   PauseRecv ─► paused ────────────────────────────► paused(): between packets
 //   Stats ◄──── the account ◄──────────────────────── Open, Close
 //
-// What changes under the lock and wants the loop's attention answers true: then the caller pushes the
-// connection into its loop's mailbox. A burst of changes is one push: as long as bytes are pending, the
-// loop is on its way.
+// A change under the lock that needs the loop's attention claims the post and says so: then the
+// caller pushes the connection into its loop's mailbox, without the lock. A burst of changes is one
+// push: as long as bytes are pending, the loop is on its way.
 //
-// Thread safety: as the headings say.
+// Thread safety: what the headings say.
 class Intake {
  public:
   using Time = std::chrono::nanoseconds;  // of sys::Now
@@ -47,17 +47,18 @@ class Intake {
 
   // ---- Any thread.
 
-  // Queues `bytes`, which are not empty, for the loop. `*post`: whether `channel` is to be pushed.
+  // Queues `bytes`, which are not empty, for the loop. `*post` says whether `channel` is to be
+  // pushed.
   std::error_code Send(std::span<const std::byte> bytes, ConnContext& context, Channel& channel,
                        bool* post) XTCP_EXCLUDES(mu_);
 
-  // Why a send would be refused now; none, if it depends on its size.
+  // Returns why a send would be refused now, and no error if that depends on its size.
   std::error_code CheckState(const ConnContext& context) const;
 
-  // Counts a send that was refused, and gives `error` back.
+  // Counts a send that was refused, and returns `error`.
   std::error_code Refuse(std::error_code error) XTCP_EXCLUDES(mu_);
 
-  // Notes a stop. `*post` as above.
+  // Notes a stop. `*post` is as above.
   struct StopNote {
     bool was_open = false;  // it counts as a connection of the stop's report
     bool serves = false;    // there is an end to wait for
@@ -69,38 +70,38 @@ class Intake {
   void WaitForEnd() const { sys::WaitWhile(ended_, 0); }
   bool has_ended() const { return ended_.load(std::memory_order_acquire) != 0; }
 
-  // Pauses or resumes; whether `channel` is to be pushed.
+  // Pauses or resumes. Returns whether `channel` is to be pushed.
   bool Pause(bool pause, Channel& channel) XTCP_EXCLUDES(mu_);
 
-  // Queues a task for the loop; `*post` as above. `Errc::kClosed`, `kNoMemory`.
+  // Queues a task for the loop; `*post` is as above. Returns `Errc::kClosed` or `kNoMemory`.
   std::error_code Post(Task task, Channel& channel, bool* post) XTCP_EXCLUDES(mu_);
 
-  // What was asked for. Relaxed: a stop or a pause that must be seen is ordered before the look, by
-  // the mailbox or because the same thread asked.
+  // Return what was asked for. Relaxed: a stop or a pause that must be seen is ordered before the
+  // look, by the mailbox or because the same thread asked.
   bool paused() const { return (signals_.load(std::memory_order_relaxed) & kPaused) != 0; }
   Stops stops() const { return static_cast<Stops>(signals_.load() & kStopBits); }
   bool stop_asked() const { return stops() != Stops::kNone; }
 
-  // Whether nothing keeps the next packet from its handler: no stop, no pause.
+  // Returns whether nothing keeps the next packet from its handler: no stop and no pause.
   bool MayDeliver() const { return signals_.load(std::memory_order_relaxed) == 0; }
 
   bool refuses(const ConnContext& context) const {
     return state_.load() >= SendState::kRefusing || stop_asked() || context.stopping();
   }
 
-  // Whether bytes from other threads wait. On the loop's thread: those that were sent before, by
-  // whatever orders them, are seen.
+  // Returns whether bytes from other threads wait. On the loop's thread every send is seen that was
+  // ordered before the look, by whatever means.
   bool has_pending() const { return pending_bytes_.load(std::memory_order_relaxed) != 0; }
 
-  // Whether a send in the connection's own turn need not look further.
+  // Returns whether a send in the connection's own turn need not look further.
   bool open_and_nothing_pending() const {
     return state_.load(std::memory_order_relaxed) == SendState::kOpen && !has_pending();
   }
 
-  // All of the account but what was received.
+  // Fills in all of the account except what was received.
   void Fill(ConnStats* stats, const SendAccount& account, Time now) const XTCP_EXCLUDES(mu_);
 
-  // What a stop's report says of this connection, once it has ended.
+  // Returns what a stop's report says of this connection, once it has ended.
   StopReport Ending(const SendAccount& account) const XTCP_EXCLUDES(mu_);
 
   Address Local() const XTCP_EXCLUDES(mu_);
@@ -108,19 +109,20 @@ class Intake {
 
   // ---- Before and at the dial, on the thread that dials.
 
-  // Moves on, if it is still in `from`.
+  // Moves from `from` to `to`. Returns false when it is not in `from` any more.
   bool Enter(SendState from, SendState to) XTCP_EXCLUDES(mu_);
 
-  // Begins to dial on a loop, and claims the post that begins it: false, and nothing happened, when it is
-  // not in `kResolving`, or a stop came first.
+  // Begins to dial on a loop, and claims the post that begins it. Returns false, and nothing
+  // happened, when it is not in `kResolving` any more or a stop came first.
   bool BeginDial(Channel& channel) XTCP_EXCLUDES(mu_);
 
-  // Claims a post of a dial that has begun; whether `channel` is to be pushed.
+  // Claims a post for a dial that has begun. Returns whether `channel` is to be pushed.
   bool ClaimPost(Channel& channel) XTCP_EXCLUDES(mu_);
 
   // ---- The loop's thread.
 
-  // The connection is established. `refuse`: it takes no sends all the same, since it was reset.
+  // The connection is established. With `refuse` it takes no sends all the same, since it was
+  // reset.
   void Open(ConnectionEnds ends, Time now, bool refuse) XTCP_EXCLUDES(mu_);
 
   // The stops of its service reach this connection.
@@ -130,32 +132,33 @@ class Intake {
   void Refuse() XTCP_EXCLUDES(mu_);
 
   // Charges a send on the loop's thread, and up to `*ahead` more bytes for those to come; `*ahead`
-  // becomes what was charged. An error: it was refused, and counted.
+  // becomes what was charged ahead. An error means that the send was refused, and counted.
   std::error_code Charge(std::size_t size, std::size_t* ahead, const ConnContext& context)
       XTCP_EXCLUDES(mu_);
 
-  // Gives room back.
+  // Gives room back that was charged and is not needed.
   void Release(std::size_t bytes) XTCP_EXCLUDES(mu_);
 
-  // Whether a refused send waits for room; and whether OnSendReady is due: then it was the last time.
+  // `has_refused` returns whether a refused send waits for room. `TakeSendReady` returns whether
+  // OnSendReady is due, and does so once for those that were refused until then.
   bool has_refused() const { return has_refused_.load(std::memory_order_relaxed); }
   bool TakeSendReady(const ConnContext& context) XTCP_EXCLUDES(mu_);
 
-  // Moves what other threads have sent to the end of `to`, and counts it in `account`. How many bytes
-  // it was.
+  // Moves what other threads have sent to the end of `to`, and counts it in `account`. Returns the
+  // number of bytes.
   std::size_t TakePending(OutboundBuffer& to, SendAccount& account, BlockPool& pool)
       XTCP_EXCLUDES(mu_);
 
-  // After the last callback, once.
+  // Releases the threads in `WaitForEnd`. To be called once, after the last callback.
   void ReleaseWaiters();
 
-  // Whether tasks wait, and the first of them, at most `most`; what is not taken out is destroyed with
-  // the list.
+  // `has_tasks` returns whether tasks wait. `TakeTasks` takes the first of them out, at most
+  // `most`.
   bool has_tasks() const { return has_tasks_.load(std::memory_order_relaxed); }
   TaskChain TakeTasks(std::size_t most) XTCP_EXCLUDES(mu_);
 
-  // The end: no send, stop or pause has an effect after it, nothing is posted any more, and the account
-  // is final. What is pending goes the way of `TakePending`.
+  // The connection has ended: no send, stop or pause has an effect after it, nothing is posted any
+  // more, and the account is final. What is pending is moved and counted as by `TakePending`.
   struct End {
     CloseReason reason = CloseReason::kNone;
     std::error_code error{};
@@ -166,7 +169,7 @@ class Intake {
   std::size_t Close(const End& end, OutboundBuffer& to, SendAccount& account, BlockPool& pool)
       XTCP_EXCLUDES(mu_);
 
-  // The same for a dial that comes to nothing: false when it has ended before.
+  // Does the same for a dial that comes to nothing. Returns false when it had ended before.
   bool CloseUnopened(std::error_code error, OutboundBuffer& to, SendAccount& account,
                      BlockPool& pool) XTCP_EXCLUDES(mu_);
 
@@ -176,10 +179,16 @@ class Intake {
     kPaused = 4,
   };
 
+  // The only place that changes `state_`.
   void EnterLocked(SendState to) XTCP_REQUIRES(mu_);
   void NoteStopsLocked(Stops stops) XTCP_REQUIRES(mu_);
   void CountRefused() XTCP_REQUIRES(mu_);
+
+  // Makes the whole decision about a send of `size` bytes: no error, and they are charged; or the
+  // reason for which it is refused, counted and noted.
   std::error_code Admit(std::size_t size, const ConnContext& context) XTCP_REQUIRES(mu_);
+
+  // Counts what was put into `pending_`. Returns whether `channel` is to be pushed.
   bool QueuePending(std::size_t size, Channel& channel) XTCP_REQUIRES(mu_);
   std::size_t CloseLocked(const End& end, OutboundBuffer& to, SendAccount& account, BlockPool& pool)
       XTCP_REQUIRES(mu_);
@@ -188,17 +197,17 @@ class Intake {
 
   mutable SmallMutex mu_;
 
-  // Set once, after the last callback. Its waiters are its own: the end of one connection wakes nobody
-  // who waits for another.
+  // It is set once, after the last callback. Its waiters are its own, so that the end of one
+  // connection wakes no thread that waits for another.
   std::atomic<std::uint32_t> ended_{0};
 
-  // Written under mu_, read also without. Relaxed, all: a thread that must not miss a change is
-  // ordered after it by the lock or by the mailbox.
+  // These are written under mu_, and read without it as well. All are relaxed: a thread that must
+  // not miss a change is ordered after it by the lock or by the mailbox.
   std::atomic<SendState> state_;
   std::atomic<std::uint8_t> signals_{0};
   std::atomic<bool> has_refused_{false};
   std::atomic<bool> has_tasks_{false};
-  bool found_open_ XTCP_GUARDED_BY(mu_) = false;  // by a stop
+  bool found_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop has found it open
   bool cut_ XTCP_GUARDED_BY(mu_) = false;
   std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;  // a CloseReason
   std::atomic<std::size_t> pending_bytes_{0};     // like those above

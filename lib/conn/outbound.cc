@@ -17,8 +17,8 @@ namespace xtcp::internal {
 namespace {
 
 // Sends in the connection's turn are charged for this much at a time, and this much credit is kept
-// from turn to turn, so that most sends take no lock. With a small limit none is kept: it would be
-// missed.
+// from turn to turn, so that most sends take no lock. With a small limit none is kept, since other
+// sends would be refused for want of it.
 constexpr std::size_t kLump = 64 << 10;
 constexpr std::size_t kLeastLimitWithCredit = 16 * kLump;
 
@@ -39,7 +39,7 @@ std::error_code Outbound::SendInTurn(std::span<const std::byte> bytes, Turn& tur
   if (const std::error_code error = intake.Charge(bytes.size(), &ahead, context)) return error;
   credit_ += bytes.size() + ahead;
   if (intake.has_pending()) {
-    // Those were sent before, and go first.
+    // They were sent before, so they go first.
     if (!QueueGathered(turn, deadlines)) return intake.Refuse(Errc::kNoMemory);
     TakePending(turn.service(), intake, deadlines);
   }
@@ -82,7 +82,6 @@ void Outbound::CountGathered(Turn& turn) {
   CountAccepted(turn.gathered().size(), turn.gathered_sends(), turn.totals());
 }
 
-// Puts `bytes`, which are charged, after what waits in `sending_`. False when an allocation fails.
 bool Outbound::Queue(std::span<const std::byte> bytes, const Service& service,
                      Deadlines& deadlines) {
   XTCP_DCHECK(bytes.size() <= credit_, "bytes are queued that nobody has charged");
@@ -92,7 +91,6 @@ bool Outbound::Queue(std::span<const std::byte> bytes, const Service& service,
   return true;
 }
 
-// Moves what the turn has gathered to `sending_`.
 bool Outbound::QueueGathered(Turn& turn, Deadlines& deadlines) {
   if (turn.gathered().empty()) return true;
   XTCP_DCHECK(sending_.empty(), "bytes have gathered while older ones were queued");
@@ -102,7 +100,6 @@ bool Outbound::QueueGathered(Turn& turn, Deadlines& deadlines) {
   return true;
 }
 
-// The write deadline runs from here on, if nothing was queued before.
 void Outbound::NoteQueueBegins(const Service& service, Deadlines& deadlines) {
   if (sending_.empty() && service.has_deadlines) deadlines.NoteOutput(sys::Now());
 }
@@ -115,7 +112,7 @@ void Outbound::TakePending(const Service& service, Intake& intake, Deadlines& de
 // ---- Writing.
 
 void Outbound::Flush(Turn& turn, Intake& intake, Deadlines& deadlines) {
-  if (Has(intake.stops(), Stops::kNow)) return;  // from then on nothing is written
+  if (Has(intake.stops(), Stops::kNow)) return;  // after an immediate stop nothing is written
   bool more = false;
   if (error_ == 0 && !turn.rests() && !blocked_) {
     more = WriteGathered(turn, deadlines);
@@ -127,11 +124,11 @@ void Outbound::Flush(Turn& turn, Intake& intake, Deadlines& deadlines) {
     if (sending_.empty()) break;
     more = WriteQueued(turn, deadlines);
   }
-  // A peer that takes much more is no reason to leave the others waiting: the poller tells at once.
+  // A peer that would take much more is no reason to leave the others waiting: the poller tells at
+  // once that its socket is writable.
   if (!sending_.empty()) blocked_ = !turn.rests();
 }
 
-// Writes what the turn has gathered; what the kernel does not take is queued. Whether it took all.
 bool Outbound::WriteGathered(Turn& turn, Deadlines& deadlines) {
   const std::span<const std::byte> bytes = turn.gathered();
   if (bytes.empty()) return true;
@@ -153,7 +150,6 @@ bool Outbound::WriteGathered(Turn& turn, Deadlines& deadlines) {
   return false;
 }
 
-// One gathered write of what waits in `sending_`. Whether the kernel took all that it was offered.
 bool Outbound::WriteQueued(Turn& turn, Deadlines& deadlines) {
   std::array<iovec, kPartsPerWrite> parts;
   const int count = sending_.Gather(parts.data(), kPartsPerWrite);
@@ -172,13 +168,11 @@ bool Outbound::WriteQueued(Turn& turn, Deadlines& deadlines) {
   return taken == size;
 }
 
-// Whether nothing keeps a large send from being written in the middle of the turn.
 bool Outbound::MayWriteNow(const Turn& turn, const Intake& intake) const {
   return turn.MayWrite() && !turn.doomed() && sending_.empty() && !intake.has_pending() &&
          error_ == 0 && !turn.rests() && !blocked_;
 }
 
-// Writes what the turn has gathered, and `bytes` after it; what the kernel does not take is queued.
 void Outbound::WriteAtOnce(std::span<const std::byte> bytes, Turn& turn, Deadlines& deadlines) {
   const std::span<const std::byte> gathered = turn.gathered();
   CountGathered(turn);
@@ -237,7 +231,7 @@ void Outbound::Settle(Intake& intake, const ConnContext& context) {
   const bool keeps = context.send_buffer_limit >= kLeastLimitWithCredit && !intake.has_refused();
   const std::size_t keep = keeps ? kLump : 0;
   if (credit_ <= keep) return;
-  // In large steps, unless somebody waits for it.
+  // Room is given back in large steps, unless a send waits for it.
   const bool worth_it = sending_.empty() || credit_ - keep >= kLump || !keeps;
   if (!worth_it) return;
   intake.Release(credit_ - keep);

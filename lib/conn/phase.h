@@ -4,7 +4,8 @@
 
 namespace xtcp::internal {
 
-// Where the loop is with a connection. Input and output end separately:
+// How far a connection is on the way to its end, as its loop sees it. Input and output end
+// separately:
 //
 //   kServing ── peer's FIN ──► kFlushing ── all written ──────────────────────────► kClosed
 //      │                          │                                                   ▲
@@ -20,6 +21,7 @@ enum class Phase : std::uint8_t {
   kClosed,
 };
 
+// Returns whether a connection may move from one phase to the other.
 constexpr bool MayFollow(Phase from, Phase to) {
   switch (to) {
     case Phase::kServing:
@@ -47,6 +49,7 @@ enum class SendState : std::uint8_t {
   kClosed,
 };
 
+// Returns whether a connection may move from one state to the other.
 constexpr bool MayFollow(SendState from, SendState to) {
   switch (to) {
     case SendState::kNew:

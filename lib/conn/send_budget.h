@@ -7,12 +7,12 @@
 
 namespace xtcp::internal {
 
-// How much of `send_buffer_limit` is spoken for on one connection, and who was refused for want of the
-// rest. It is exact, because one lock guards it: a refusal and its note are one step, and so are the
-// return of room and the look for the note.
+// The part of `send_buffer_limit` that is spoken for on one connection, and a note of the sends
+// that were refused for want of the rest. It is exact, because one lock guards it: a refusal and
+// its note are one step, and so are the return of room and the look for the note.
 class SendBudget {
  public:
-  // Charges `bytes`, or notes that so many were refused.
+  // Charges `bytes`, or notes that this many were refused, and returns which.
   bool TryCharge(std::size_t bytes, std::size_t limit) {
     if (bytes <= limit - charged_) {
       charged_ += bytes;
@@ -22,7 +22,7 @@ class SendBudget {
     return false;
   }
 
-  // Charges `bytes` more if at least half of the limit is free then.
+  // Charges `bytes` more if at least half of the limit is free afterwards.
   bool TryChargeAhead(std::size_t bytes, std::size_t limit) {
     if (charged_ > limit / 2 || bytes > limit / 2 - charged_) return false;
     charged_ += bytes;
@@ -36,8 +36,8 @@ class SendBudget {
 
   bool has_refused() const { return refused_ != 0; }
 
-  // Whether somebody was refused, and there is room now: half of the limit, and what the largest
-  // refused call wanted. Then the note is taken away.
+  // Returns whether a send was refused and there is room now: half of the limit, and what the
+  // largest refused call wanted. Then the note is removed.
   bool TakeReady(std::size_t limit) {
     if (refused_ == 0 || limit - charged_ < std::max(limit - limit / 2, refused_)) return false;
     refused_ = 0;

@@ -17,19 +17,21 @@ namespace xtcp::internal {
 
 class ConnImpl;
 
-// A connected socket on its way to the connection that it will be.
+// A connected socket that is to become a connection.
 struct ConnectedSocket {
   UniqueFd fd;
   ConnectionEnds ends;
 };
 
-// A service on one of its loops, as its connections there see it: a server with many of them, or a
-// dialled connection, which is a service of its own with one.
+// A service on one of its loops, as its connections there see it:
 //
-// Thread safety: `totals` from any thread; all else on the loop's thread.
+//   LoopCore ──► ServiceLoop ─┬─ ServerLoop: a server, many connections
+//                             └─ DialedConn: a service of its own, one connection
+//
+// Thread safety: `totals` may be read on any thread; everything else is for the loop's thread.
 class ServiceLoop : public LoopService {
  public:
-  // All must outlive it; `options` is the service's copy.
+  // All of them must outlive it; `options` is the service's copy.
   ServiceLoop(LoopCore& core, const Options& options, std::shared_ptr<ConnContext> context);
   ServiceLoop(const ServiceLoop&) = delete;
   ServiceLoop& operator=(const ServiceLoop&) = delete;
@@ -42,19 +44,20 @@ class ServiceLoop : public LoopService {
   const std::shared_ptr<ConnContext>& shared_context() const { return context_; }
   const LoopTotals& totals() const { return totals_; }
 
-  // The handle that callbacks of the connection with this index get: a reference to the service's own,
-  // so that no count is touched.
+  // Returns the handle that callbacks of the connection with this index get. It is a reference to
+  // the service's own, so that no reference count is touched.
   const ConnPtr& PtrOf(std::uint32_t index) const { return handles_[index]; }
 
-  // A connection is over: its descriptor is closed, and kClosed comes next.
+  // A connection has ended: its descriptor is closed, and kClosed comes next.
   virtual void ConnectionEnded(const StopReport& report) = 0;
 
-  // Nothing refers to the connection any more, but for handles.
+  // Nothing but handles refers to the connection any more.
   virtual void ConnectionGone(ConnImpl& conn) = 0;
 
  protected:
   ~ServiceLoop();
 
+  // Says where the handles of its connections are, by index.
   void SetHandles(const ConnPtr* handles) { handles_ = handles; }
 
  private:

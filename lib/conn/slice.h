@@ -7,17 +7,17 @@
 
 namespace xtcp::internal {
 
-// What one turn may take from the others (R9): so many packets, and about so much time of their
-// handler. The clock is read rarely: for the first time after a few packets, then when as many more
-// are delivered as should fit, by the time that those before took.
+// The share of one turn (R9): a number of packets, and about a millisecond of their handler. The
+// clock is read rarely: for the first time after a few packets, then when as many more were
+// delivered as should fit, by the time that the earlier ones took.
 class Slice {
  public:
   static constexpr int kPackets = 1024;
   static constexpr std::chrono::nanoseconds kTime = std::chrono::milliseconds(1);
   static constexpr int kFirstLook = 8;
-  static constexpr int kLook = 64;  // at most so many packets between two looks
+  static constexpr int kLook = 64;  // the most packets between two looks
 
-  // To be asked before each packet: whether it has to wait for the next turn.
+  // To be called before each packet. Returns whether it has to wait for the next turn.
   bool IsOver() { return left_until_look_-- == 0 && Look(); }
 
  private:

@@ -8,10 +8,12 @@
 
 namespace xtcp::internal {
 
-// Tasks in order, one pointer wide; an empty one holds no memory. What is in it at its end is destroyed.
+// Tasks in order. It is one pointer wide, and an empty one holds no memory. Its destructor destroys
+// what is in it.
 class TaskChain {
  public:
-  // A task on its way into a chain, so that no lock is held while memory is had.
+  // A task that is to be put into a chain. It is made first, so that no lock is held while memory
+  // is allocated.
   struct Node {
     explicit Node(Task t) : task(std::move(t)) {}
     Task task;
@@ -46,7 +48,7 @@ class TaskChain {
     return std::unique_ptr<Node>(first);
   }
 
-  // Takes the first ones out, `most` of them.
+  // Takes the first tasks out, at most `most` of them.
   TaskChain Split(std::size_t most) {
     TaskChain first;
     for (; most > 0 && !empty(); --most) first.Append(TakeFirst());

@@ -36,7 +36,7 @@ std::error_code Group::Run() {
     if (life_ == Life::kEnded) return {};  // a stop came first
     life_ = Life::kRunning;
   }
-  const AtScopeEnd end([this] { NoteEnd(); });  // also when this thread ends in a callback
+  const AtScopeEnd end([this] { NoteEnd(); });  // even when this thread ends in a callback
   if (const std::error_code error = Open()) {
     Fail(error);
     EndIdleMembers();
@@ -70,7 +70,7 @@ void Group::StartThreads() {
   for (std::size_t i = 1; i < loops_.size(); ++i) {
     LoopCore& core = *loops_[i];
     std::thread thread;
-    // So long a name needs no memory.
+    // A name of this length needs no memory.
     if (!failure) {
       failure = sys::StartThread(
           "xtcp-loop-" + std::to_string(i), [this, &core] { RunLoop(core); }, &thread);
@@ -79,7 +79,7 @@ void Group::StartThreads() {
       threads_.push_back(std::move(thread));
       continue;
     }
-    // What was to live on the loops that have no thread ends here, and all else gracefully.
+    // What was to live on the loops that have no thread ends here, and everything else gracefully.
     Fail(failure);
     core.EndWithout(failure);
   }
@@ -119,7 +119,6 @@ void Group::NoteEnd() {
   if (names_too) names_.End();
 }
 
-// A loop failed, or could not be had: stop gracefully, and return the first such error from `Run`.
 void Group::Fail(std::error_code error) {
   {
     MutexLock lock(mu_);
@@ -204,7 +203,8 @@ StopReport Group::Stop(StopMode mode) {
     idle = life_ == Life::kIdle;
     if (idle) life_ = Life::kEnded;
     tell = stops_ != before;
-    // Before the lock is released: a second stop, which returns at once, promises it as well.
+    // Noted before the lock is released, since a second stop, which returns at once, promises as
+    // well that no send is accepted after it.
     if (tell) {
       for (const std::unique_ptr<LoopCore>& core : loops_) core->NoteStops(stops_);
     }

@@ -19,15 +19,16 @@
 
 namespace xtcp::internal {
 
-// What lives on a group: a server, a dialled connection, a redialer. It keeps itself alive while it is
-// attached.
+// Something that lives on a group: a server, a dialled connection, a redialer. It keeps itself
+// alive while it is attached.
 class Member {
  public:
-  // The group begins to run: what it has to do on its loops may be posted now. The group's lock is held.
+  // The group begins to run: what the member has to do on its loops may be posted now. The group's
+  // lock is held.
   virtual void GroupRuns() = 0;
 
-  // Nothing ever ran on the group, and nothing will: it ends at once, without an event. It is detached
-  // already.
+  // Nothing ever ran on the group, and nothing will: the member ends at once, without an event. It
+  // is detached already.
   virtual void EndIdle() = 0;
 
  protected:
@@ -40,18 +41,24 @@ class Member {
   bool attached_ = false;
 };
 
-// Event loops and what lives on them.
+// Event loops and what lives on them:
 //
-// How it stops: `Stop` notes the stop in each loop's context, where every send sees it, and posts it to
-// the loops, which hand it to the services on them. A member detaches when it has ended on all of its
-// loops. When the last one has, the loops are told to quit, and `Run` joins them.
+//   Group ─┬─► LoopCore, one for each loop ──► LoopServices: what a member is on that loop
+//          ├─► Members: servers, dialled connections, redialers
+//          └─► Names: threads that look names up
+//
+// How it stops: `Stop` notes the stop in each loop's context, where every send sees it, and posts
+// it to the loops, which hand it to the services on them. A member detaches when it has ended on
+// all of its loops. When the last one has detached, the loops are told to quit, and `Run` joins
+// them.
 //
 // Thread safety: any thread, unless said otherwise.
 class Group final : public std::enable_shared_from_this<Group> {
  public:
-  // Throws std::bad_alloc.
+  // Makes a group of `loops` loops, 0 for one a processor. Throws std::bad_alloc.
   static std::shared_ptr<Group> Make(std::size_t loops);
 
+  // These do what `LoopGroup` says of them.
   std::error_code Run() XTCP_EXCLUDES(mu_);
   std::error_code RunOnce(std::chrono::nanoseconds at_most) XTCP_EXCLUDES(mu_);
   int Descriptor() XTCP_EXCLUDES(mu_);
@@ -60,7 +67,7 @@ class Group final : public std::enable_shared_from_this<Group> {
   StopReport Stop(StopMode mode) XTCP_EXCLUDES(mu_);
   bool IsStopped() const XTCP_EXCLUDES(mu_);
 
-  // Waits until it has ended, unless nothing ever ran.
+  // Waits until the group has ended, unless nothing ever ran.
   void WaitForEnd() XTCP_EXCLUDES(mu_);
 
   // The handle of a group that was stopped goes: nobody else may turn one that was embedded any more, so
@@ -79,24 +86,26 @@ class Group final : public std::enable_shared_from_this<Group> {
 
   enum class Attached { kRefused, kIdle, kRunning };
 
-  // Adds a member. kRefused after a stop or the end; kIdle: `GroupRuns` follows, unless `EndIdle` does.
+  // Adds a member. Returns kRefused after a stop or the end, and kIdle when `GroupRuns`, or
+  // `EndIdle`, will follow.
   Attached Attach(Member& member) XTCP_EXCLUDES(mu_);
 
-  // A member has ended.
+  // Removes a member, which has ended.
   void Detach(Member& member) XTCP_EXCLUDES(mu_);
 
-  // Takes a member out if nothing ever ran: whether that is so.
+  // Removes a member if nothing ever ran, and returns whether it did.
   bool DetachIdle(Member& member) XTCP_EXCLUDES(mu_);
 
-  // A connection is open on the group from now on; it has ended, or was closed without an event.
+  // Count a connection that is open on the group from now on, and one that has ended or was closed
+  // without an event.
   void ConnectionBegan() XTCP_EXCLUDES(mu_);
   void ConnectionEnded(const StopReport& report) XTCP_EXCLUDES(mu_);
 
-  // The error that `Run` will return, if there is one.
+  // Returns the error that `Run` will return, if there is one.
   std::error_code error() const XTCP_EXCLUDES(mu_);
 
-  // On the thread, outside callbacks, that turns a group which somebody else's loop embeds: turns it
-  // until `done()`. Elsewhere it does nothing: there the caller may sleep.
+  // On the thread, outside callbacks, that turns a group which somebody else's loop embeds: turns
+  // it until `done()`. Elsewhere it does nothing: there the caller may sleep.
   template <typename Done>
   void TurnUntil(const Done& done) {
     while (IsTurnedHere() && !done()) {
@@ -111,15 +120,31 @@ class Group final : public std::enable_shared_from_this<Group> {
 
   Group() = default;
 
+  // Opens all loops, and tells the members that they run.
   std::error_code Open() XTCP_EXCLUDES(mu_);
+
+  // Starts a thread for each loop but the first. What was to live on a loop that gets none is
+  // ended.
   void StartThreads();
+
+  // Runs one loop on this thread until its end.
   void RunLoop(LoopCore& core);
   void JoinThreads();
+
+  // Ends the members of a group that never ran.
   void EndIdleMembers() XTCP_EXCLUDES(mu_);
   void Unlink(Member& member) XTCP_REQUIRES(mu_);
+
+  // A loop failed, or could not be had: stops gracefully. `Run` returns the first such error.
   void Fail(std::error_code error) XTCP_EXCLUDES(mu_);
+
+  // Nothing lives on the group any more: its loops end.
   void QuitLoops();
+
+  // The loops have ended: closes them, and releases the threads that wait for the end.
   void NoteEnd() XTCP_EXCLUDES(mu_);
+
+  // Begins to be turned by `RunOnce`; no error when it has begun before.
   std::error_code Embed() XTCP_EXCLUDES(mu_);
 
   std::vector<std::unique_ptr<LoopCore>> loops_;  // constant once made

@@ -10,7 +10,7 @@
 
 namespace xtcp::internal {
 
-// The private parts of the handles, for those who make them or look inside.
+// The private parts of the handles, for the library's own files that make them or look inside.
 struct LoopAccess {
   static Loop Make(std::shared_ptr<LoopContext> context) {
     Loop loop;

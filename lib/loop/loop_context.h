@@ -17,8 +17,13 @@ namespace xtcp::internal {
 
 class Group;
 
-// What any thread may use of a loop, for as long as somebody holds a handle, a connection or a timer of
-// it: longer than the loop and its group.
+// What any thread may use of a loop:
+//
+//   any thread ──► tasks, timers ──► mailbox ──► the loop
+//   the loop ────► times, connections, pool ──► any thread
+//
+// It lives for as long as somebody holds a handle, a connection or a timer of the loop, which is
+// longer than the loop and its group.
 struct LoopContext {
   LoopContext(std::weak_ptr<Group> of, std::size_t place) : group(std::move(of)), index(place) {}
 
@@ -30,13 +35,13 @@ struct LoopContext {
   TaskQueue tasks{mailbox};
   TimerList timers{mailbox};
 
-  // The group's stops: the services on it are stopped as if by themselves. Relaxed: a thread that must
-  // see them is ordered after them by other means.
+  // The group's stops: each service on the loop is stopped as by a stop of its own. Relaxed: a
+  // thread that must see them is ordered after them by other means.
   std::atomic<Stops> group_stops{Stops::kNone};
 
   LoopTimes times;
 
-  // Connections that live on the loop. Single writer: the loop.
+  // The number of connections that live on the loop. Single writer: the loop.
   std::atomic<std::size_t> connections{0};
 };
 

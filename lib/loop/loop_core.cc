@@ -67,8 +67,8 @@ void LoopCore::Close() {
   context_->timers.SetLoop(nullptr);
   loop_.Close();
   turn_.Free();
-  context_->pool
-      .Trim();  // a connection that has ended and is still held holds no memory of its loop
+  // A connection that has ended, and is still held, holds no memory of its loop.
+  context_->pool.Trim();
 }
 
 void LoopCore::RequestQuit() {
@@ -99,7 +99,7 @@ void LoopCore::HandlePosted() {
   if (quit_.load()) loop_.Quit();
 }
 
-// Some services an iteration. Those that attach from now on see the stop by themselves.
+// Services that attach from now on see the stop by themselves.
 void LoopCore::TellStops() {
   constexpr int kPerIteration = 1024;
   for (int left = kPerIteration; tell_next_ != nullptr && left > 0; --left) {
@@ -128,8 +128,8 @@ void LoopCore::Detach(LoopService& service) {
 
 void LoopCore::Fail(std::error_code error) {
   XTCP_LOG(kError, "an event loop is broken: %s", error.message().c_str());
-  // Again and again: a post may still bring a connection, and one that another thread is just posting
-  // leaves when the post has arrived.
+  // It is repeated because a post may still bring a connection, and because a service for which
+  // another thread is just posting leaves only when that post has arrived.
   do {
     loop_.RunBroken([&] {
       for (LoopService* service = services_; service != nullptr;) {

@@ -12,14 +12,14 @@
 
 namespace xtcp::internal {
 
-// What a service (a server, a dialled connection) is on one loop. Loop thread only.
+// The part of a service (a server, a dialled connection, a redialer) on one loop. Loop thread only.
 class LoopService {
  public:
   // The stops of the group have reached this loop.
   virtual void StopByGroup(Stops stops) = 0;
 
-  // The loop is broken, or its thread ends: end everything now. It is called again and again until the
-  // service has detached.
+  // The loop is broken, or its thread ends: the service ends everything now. This is called again
+  // and again until it has detached.
   virtual void Abort(std::error_code error) = 0;
 
  protected:
@@ -32,45 +32,52 @@ class LoopService {
   bool attached_ = false;
 };
 
-// One loop of a group: what belongs to the loop, and not to the services on it.
+// One loop of a group, and what belongs to the loop rather than to the services on it:
 //
 //   LoopContext   mailbox, pool, tasks, timers: any thread, and longer than the loop
 //   EventLoop     poller, deadlines
 //   Turn          the buffers that the connections of all services share, one turn after the other
 //
-// Thread safety: `Stop`, `RequestQuit` and `Push` from any thread; all else on the loop's thread, or
-// while no thread runs it.
+// Thread safety: `NoteStops`, `Post`, `RequestQuit` and `Push` may be called on any thread;
+// everything else on the loop's thread, or while no thread runs it.
 class LoopCore final : private Channel {
  public:
   explicit LoopCore(std::shared_ptr<LoopContext> context);
   ~LoopCore() { Close(); }
 
+  // Gets the buffers of the turns, and opens the poller.
   std::error_code Open();
 
-  // Serves until `RequestQuit`. With an error the loop itself is broken: every service on it was
-  // aborted. So it was when the thread ended inside (ForcedUnwind).
+  // Serves until `RequestQuit`. An error means that the loop itself is broken, and that every
+  // service on it was aborted; the same is done before the ForcedUnwind of a thread that ends
+  // inside is passed on.
   std::error_code Run();
 
-  // Instead of `Run`, when there is no thread for it: ends what is to live on the loop, on this thread.
+  // Takes the place of `Run` when there is no thread for it: ends, on this thread, what was to live
+  // on the loop.
   void EndWithout(std::error_code error);
 
-  // One turn; `*quits`: it was the last one.
+  // Runs one iteration. `*quits` says whether it was the last one.
   std::error_code RunOnce(std::chrono::nanoseconds at_most, bool* quits);
 
-  // Ends tasks and timers, and closes what `Open` opened. After `Run`, or in its place.
+  // Ends tasks and timers, and closes what `Open` opened. To be called after `Run`, or in its
+  // place.
   void Close();
 
-  // The group's stops: services are told, and timers end. `NoteStops` makes no system call.
+  // `NoteStops` notes the group's stops, from which moment every send is refused; it makes no
+  // system call. `Post` has the loop tell its services, and end its timers.
   void NoteStops(Stops stops) { context_->group_stops.store(stops); }
   void Post();
 
-  // Nothing lives on the loop any more: it ends.
+  // Nothing lives on the loop any more: has it end.
   void RequestQuit();
 
+  // Add a service to those that learn of stops and failures, and take it out.
   void Attach(LoopService& service);
   void Detach(LoopService& service);
 
-  // A descriptor that is readable when the loop has something to do, while it does not run.
+  // Returns a descriptor that is readable, while the loop does not run, when it has something to
+  // do.
   int Descriptor();
 
   EventLoop& loop() { return loop_; }
@@ -83,14 +90,18 @@ class LoopCore final : private Channel {
 
  private:
   void HandlePosted() override;
+
+  // Tells services of the group's stops, some of them in each iteration.
   void TellStops();
+
+  // Aborts every service, until there is none.
   void Fail(std::error_code error);
 
   const std::shared_ptr<LoopContext> context_;
   EventLoop loop_;
   Turn turn_;
   LoopService* services_ = nullptr;
-  LoopService* tell_next_ = nullptr;  // to learn of `told_stops_`
+  LoopService* tell_next_ = nullptr;  // the next one to learn of `told_stops_`
   Stops told_stops_ = Stops::kNone;
   bool closed_ = false;
   std::atomic<bool> quit_{false};

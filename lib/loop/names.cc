@@ -14,7 +14,7 @@ std::error_code Names::Begin(std::shared_ptr<LookUp> look_up) {
   if (closed_) return Errc::kStopped;
   if (waiting_ >= kMostWaiting) return Errc::kFull;
   if (idle_ <= waiting_ && threads_.size() < kThreads) {
-    // Where there is a thread already, it does without another one.
+    // If no further thread can be had, those that there are do the work.
     const std::error_code error = StartThread();
     if (error && threads_.empty()) return error;
   }

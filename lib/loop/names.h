@@ -13,13 +13,13 @@
 
 namespace xtcp::internal {
 
-// One look-up of a name. The caller keeps it until `Done`, or for as long as it likes.
+// One look-up of a name.
 class LookUp {
  public:
   explicit LookUp(std::string address) : address_(std::move(address)) {}
   virtual ~LookUp() = default;
 
-  // On a thread of `Names`.
+  // Takes the result, on a thread of `Names`.
   virtual void Done(Resolution resolution) noexcept = 0;
 
  private:
@@ -28,11 +28,14 @@ class LookUp {
   std::shared_ptr<LookUp> next_;  // of those that wait
 };
 
-// Threads that look names up, so that no loop waits for one: at most four, started when there is more
-// to do than those there are can take on. getaddrinfo(3) cannot be interrupted.
+// Threads that look names up, so that no loop waits for one (getaddrinfo(3) cannot be interrupted):
+//
+//   Begin, any thread ──► a queue (a lock) ──► a thread: getaddrinfo ──► LookUp::Done
+//
+// There are at most four, each started when there is more to do than the others can take on.
 //
 // Thread safety: any thread.
-// Lifetime: its end waits for the look-ups that are under way; those that wait are dropped.
+// Lifetime: its destructor waits for the look-ups that are under way, and drops those that wait.
 class Names {
  public:
   static constexpr std::size_t kThreads = 4;
@@ -54,8 +57,13 @@ class Names {
   void End() XTCP_EXCLUDES(mu_);
 
  private:
+  // The body of each thread.
   void Work() XTCP_EXCLUDES(mu_);
+
+  // Starts one more thread.
   std::error_code StartThread() XTCP_REQUIRES(mu_);
+
+  // Takes the look-up out that has waited longest. There must be one.
   std::shared_ptr<LookUp> TakeFirst() XTCP_REQUIRES(mu_);
 
   Mutex mu_;

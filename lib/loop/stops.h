@@ -6,8 +6,8 @@
 
 namespace xtcp::internal {
 
-// The stops that were asked for: a set of two. A later stop can only be more immediate, so a graceful
-// one after an immediate one is not noted.
+// The stops that were asked for, as a set of two bits. A later stop can only be more immediate, so
+// a graceful one after an immediate one is not noted.
 enum class Stops : std::uint8_t {
   kNone = 0,
   kGraceful = 1,

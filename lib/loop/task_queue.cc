@@ -39,7 +39,7 @@ std::error_code TaskQueue::Push(Task task) {
 }
 
 bool TaskQueue::TakeWaiting() {
-  constexpr std::size_t kKept = 4 * kPerTurn;
+  constexpr std::size_t kKept = 4 * kPerTurn;  // after a burst of more the memory is given back
   running_.clear();
   if (running_.capacity() > kKept) std::vector<Task>().swap(running_);
   next_ = 0;
@@ -50,7 +50,8 @@ bool TaskQueue::TakeWaiting() {
 
 void TaskQueue::HandlePosted() {
   if (next_ == running_.size() && !TakeWaiting()) return;
-  // What was posted before this look, and not more: a task that posts itself again waits its turn.
+  // It runs what was posted before this look and no more, so that a task that posts itself again
+  // waits for the next iteration.
   for (std::size_t left = kPerTurn; next_ < running_.size() && left > 0; --left) {
     Task task = std::move(running_[next_++]);
     Add(run_, 1);

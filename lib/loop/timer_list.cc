@@ -20,7 +20,8 @@ void TimerNode::Cancel() noexcept {
   TimerList& list = context_->timers;
   bool post = false;
   {
-    // A node that is not in the list any more must not come into the mailbox: nobody would keep it.
+    // A node that is not in the list any more must not come into the mailbox, since nothing would
+    // keep it alive there.
     MutexLock lock(list.mu_);
     post = !finished_ && ClaimPost();
   }
@@ -117,7 +118,6 @@ std::shared_ptr<TimerNode> TimerList::Unlink(TimerNode& node) {
   return std::move(node.self_);
 }
 
-// What is left to do for one that is not in the list any more, without the lock.
 void TimerList::End(TimerNode& node) {
   if (node.counted_) {
     loop_->Disarm(&node);

@@ -18,15 +18,20 @@ class EventLoop;
 class TimerList;
 struct LoopContext;
 
-// A timer of the application. It is armed and ended on its loop's thread; other threads note what they
-// want, and post it.
+// A timer of the application:
+//
+//   Start, any thread ───► posted ──► armed on the loop ──► its task runs ──► again, or finished
+//   Cancel, any thread ──► `armed_` is false ──► posted ──────────────────────────► finished
+//
+// It is armed and finished on its loop's thread; other threads note what they want, and post it.
 class TimerNode final : public Channel {
  public:
   using Time = std::chrono::nanoseconds;  // of sys::Now
 
   TimerNode(std::shared_ptr<LoopContext> context, Task task, Time due, Time period);
 
-  // Any thread, any time.
+  // `Cancel` ends the timer, and `armed` returns whether it will run once more. Any thread, at any
+  // time.
   void Cancel() noexcept;
   bool armed() const noexcept { return armed_.load(); }
 
@@ -43,7 +48,7 @@ class TimerNode final : public Channel {
   // Loop thread only.
   Task task_;
   Time due_;
-  bool counted_ = false;  // there is room for it among the loop's timers
+  bool counted_ = false;  // the loop has room for it (EventLoop::AddTimer)
 
   // Guarded by the list's lock.
   bool finished_ = false;
@@ -52,43 +57,54 @@ class TimerNode final : public Channel {
   TimerNode* after_ = nullptr;
 };
 
-// The timers of one loop that have not ended.
+// The timers of one loop that have not finished. It keeps them alive.
 //
-// Thread safety: `Start` and the counts from any thread; all else on the loop's thread.
+// Thread safety: `Start` and the counts may be used on any thread; everything else on the loop's.
 class TimerList {
  public:
   explicit TimerList(Mailbox& mailbox) : mailbox_(mailbox) {}
 
-  // A timer that is armed as soon as the loop looks; null after `Close`, or without memory.
+  // Makes a timer that is armed as soon as the loop looks. Returns null after `Stop`, or without
+  // memory.
   std::shared_ptr<TimerNode> Start(const std::shared_ptr<LoopContext>& context, Task task,
                                    TimerNode::Time due, TimerNode::Time period) noexcept;
 
-  // The loop runs; it ends.
+  // Tells the loop on which timers are armed, and null when that has ended.
   void SetLoop(EventLoop* loop) { loop_ = loop; }
 
   // Refuses timers from now on, and ends all there are.
   void Stop() XTCP_EXCLUDES(mu_);
 
-  // The same for a loop that will not look into its mailbox again, or never did: then on any thread.
+  // Does the same for a loop that will not look into its mailbox again. If it never did, any thread
+  // may call this.
   void Close() XTCP_EXCLUDES(mu_) { EndAll(true); }
 
   std::uint64_t run() const { return run_.load(std::memory_order_relaxed); }
   std::uint64_t exceptions() const { return exceptions_.load(std::memory_order_relaxed); }
 
-  // Counts a connection's OnTimer, too.
+  // Counts one run, of a timer of this list or of a connection.
   void CountRun();
 
  private:
   friend class TimerNode;
 
+  // Arms the timer on the loop. If there is no memory for that, it is finished.
   void Arm(TimerNode& node);
+
+  // Its time has come: runs the task, then arms the timer again or finishes it.
   void Run(TimerNode& node);
 
+  // Finishes all timers; those that are in the mailbox only with `also_posted`.
   void EndAll(bool also_posted) XTCP_EXCLUDES(mu_);
 
-  // Takes it out, unless a post of it is on its way, which will do so.
+  // Takes the timer out, unless a post of it is on its way, which will do so.
   void Finish(TimerNode& node) XTCP_EXCLUDES(mu_);
+
+  // Takes it out of the list, and returns what kept it alive.
   std::shared_ptr<TimerNode> Unlink(TimerNode& node) XTCP_REQUIRES(mu_);
+
+  // Does the rest for one that is not in the list any more, without the lock: its task is
+  // destroyed.
   void End(TimerNode& node);
 
   Mailbox& mailbox_;

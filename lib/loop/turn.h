@@ -18,33 +18,34 @@
 
 namespace xtcp::internal {
 
-// What a service brings to the loop on which its connections live. Loop thread only.
+// What a service brings to a loop on which its connections live. Loop thread only.
 struct Service {
   Handler* handler = nullptr;
   const Protocol* protocol = nullptr;
   const Options* options = nullptr;
   LoopTotals* totals = nullptr;
   BlockPool* pool = nullptr;
-  bool has_deadlines = false;  // of those that traffic moves
+  bool has_deadlines = false;  // it has one of those that traffic moves
 };
 
-// Logs what the application has thrown into a callback of `conn`. Inside a catch block.
+// Logs what a callback of `conn` has thrown. To be called inside a catch block.
 void LogUserExceptionOf(const Conn& conn) noexcept;
 
-// One visit of the loop to one connection, whatever woke it. There is one object for each loop, which
-// lends it to the connection whose turn it is: what a turn needs and a connection need not keep.
+// One visit of the loop to one connection, whatever woke it. It holds what a turn needs and a
+// connection need not keep: there is one object for each loop, which lends it to the connection
+// whose turn it is.
 //
 //   Begin ─► read, unpack, callbacks ─► what they sent gathers here ─► one write ─► … ─► Leave
 //               │ they note what they want:
 //               └─► doom (it has to close), starvation, traffic, room to give back
 //
-// Callbacks, and system calls that fail, only note what is to follow; it is carried out at the end of
-// the turn, in one place.
+// Callbacks, and system calls that fail, only note what is to follow; it is carried out at the end
+// of the turn, in one place.
 //
 // Loop thread only.
 class Turn {
  public:
-  // What one turn may read, and how often it may read and write (R9).
+  // How many bytes one turn may read, and how often it may read and write (R9).
   static constexpr std::size_t kReadSize = 256 << 10;
   static constexpr int kReads = 16;
   static constexpr int kWrites = 4;
@@ -52,7 +53,7 @@ class Turn {
   // Twice what a turn reads, so that an echo of it fits whatever is charged ahead.
   static constexpr std::size_t kGatherSize = 512 << 10;
 
-  // The buffers. Throws std::bad_alloc.
+  // Get the buffers and give them back. `Allocate` throws std::bad_alloc.
   void Allocate();
   void Free();
 
@@ -82,37 +83,38 @@ class Turn {
       NoteException();
     }
   }
-  void NoteException();  // inside a catch block
+  void NoteException();  // to be called inside a catch block
 
-  // The connection has to close at the end of the turn. The first cause counts.
+  // Notes that the connection has to close at the end of the turn. The first cause counts.
   void Doom(CloseReason reason, std::error_code error = {});
   bool doomed() const { return doom_ != CloseReason::kNone; }
   CloseReason doom() const { return doom_; }
   std::error_code doom_error() const { return doom_error_; }
 
-  // A socket error that ends the connection.
+  // Does the same for a socket error.
   void DoomBySocket(int error);
 
-  // The kernel has no memory for a read or a write (ENOBUFS, ENOMEM): nothing more is tried until the
-  // connection's timer comes. `Rest`: that is still to come.
+  // `Starve` notes that the kernel has no memory for a read or a write (ENOBUFS, ENOMEM): nothing
+  // more is tried until the connection's timer comes. `Rest` notes that it has not come yet.
   void Starve(int error) { starvation_ = error; }
   void Rest() { resting_ = true; }
   bool rests() const { return resting_ || starvation_ != 0; }
   int starvation() const { return starvation_; }
 
-  // Whether the time of each write is wanted: a deadline may run from it.
+  // Has the time of each write noted, because a deadline may run from it.
   void WantTimes() { wants_times_ = true; }
   bool wants_times() const { return wants_times_; }
 
-  // Bytes were received, or taken by the kernel.
+  // Notes that bytes were received, or taken by the kernel.
   void NoteTraffic() { traffic_ = true; }
   bool traffic() const { return traffic_; }
 
-  // Where reads go.
+  // Returns the memory into which sockets are read.
   std::span<std::byte> read_buffer() { return {read_buffer_.get(), kReadSize}; }
 
-  // What the connection sends in its own turn gathers in `gathered`, to leave in one write. So many
-  // bytes from the end of it on are charged to the connection's budget already.
+  // What the connection sends in its own turn gathers in `gathered`, to leave in one write.
+  // `charged_room` bytes after it are charged to the connection's budget already; there is `room`
+  // for more.
   std::span<const std::byte> gathered() const {
     return {gather_buffer_.get(), static_cast<std::size_t>(next_ - gather_buffer_.get())};
   }
@@ -132,7 +134,7 @@ class Turn {
     gathered_sends_ = 0;
   }
 
-  // Whether one more write may be made; it counts.
+  // Returns whether one more write may be made in this turn; count it.
   bool MayWrite() const { return writes_ < kWrites; }
   void CountWrite() { ++writes_; }
 

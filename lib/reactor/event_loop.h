@@ -25,8 +25,9 @@ struct LoopTimes {
   std::atomic<std::uint64_t> longest_before_ns{0};  // of the minute before
 };
 
-// One thread's loop. An iteration: wait, events, due timers, posted channels, retired channels. Each
-// step is bounded, so that none starves another; what is left over comes in the next iteration.
+// One thread's loop. An iteration: wait, events, due timers, posted channels, retired channels.
+// Each step is bounded, so that none starves another; what is left over comes in the next
+// iteration.
 //
 // Thread safety: everything runs on the loop's thread, except what `Mailbox` allows.
 class EventLoop {
@@ -63,8 +64,8 @@ class EventLoop {
   template <typename Body>
   void RunBroken(const Body& body);
 
-  // Serves what was posted and is not served yet, and retired channels, until there are none: nobody
-  // will do so any more.
+  // Serves what was posted and is not served yet, and retired channels, until there are none:
+  // nobody will do so any more.
   void Drain();
 
   // Closes what `Open` opened.
@@ -106,8 +107,8 @@ class EventLoop {
   // When this iteration began: the time at which the loop had waited.
   Time iteration_began() const { return began_; }
 
-  // Serves a channel at the end of this iteration or in the next one, as `Mailbox::Push` does, without
-  // an atomic operation.
+  // Serves a channel at the end of this iteration or in the next one, as `Mailbox::Push` does,
+  // without an atomic operation.
   void PushLocally(Channel* channel);
 
   // At most so many due timers, and posted channels, are served in one iteration.

@@ -60,7 +60,7 @@ void Acceptor::Close() {
 
 void Acceptor::HandleEvents(std::uint32_t) {
   const std::chrono::nanoseconds until(pause_->until.load(std::memory_order_relaxed));
-  if (until.count() != 0 && sys::Now() < until) {  // another one has just failed
+  if (until.count() != 0 && sys::Now() < until) {  // another listener has just failed
     Sleep(until);
     return;
   }
@@ -127,7 +127,7 @@ void Acceptor::Rest(int error) {
   }
   const std::chrono::nanoseconds until = now + kExhaustedPause;
   pause_->until.store(until.count(), std::memory_order_relaxed);
-  // After the others, so that the next descriptor is theirs.
+  // It sleeps a little longer than the others, so that the next descriptor is theirs.
   Sleep(until + std::chrono::nanoseconds(1));
 }
 

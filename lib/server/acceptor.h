@@ -14,7 +14,7 @@
 
 namespace xtcp::internal {
 
-// What an acceptor reports to: the server. Called on the accepting loops' threads.
+// The server, as an acceptor sees it. It is called on the accepting loops' threads.
 class AcceptSink {
  public:
   // Returns whether to accept at all: no stop has begun.
@@ -23,7 +23,7 @@ class AcceptSink {
   // Returns whether one more connection may be admitted. If so, it counts from now on.
   virtual bool MayAdmit() = 0;
 
-  // An admitted connection, accepted on `loop`.
+  // Takes the socket of an admitted connection, accepted on `loop`.
   virtual void Accepted(ConnectedSocket socket, EventLoop& loop) = 0;
 
   // The set-up of an admitted connection has failed.
@@ -32,18 +32,18 @@ class AcceptSink {
   // accept4(2) failed, or an accepted socket refused an option and is served without it.
   virtual void AcceptFailed() = 0;
 
-  // The listener is of no use any more and has been closed.
+  // The listener is of no use any more, and has been closed.
   virtual void ListenerDied(std::error_code error) = 0;
 
  protected:
   ~AcceptSink() = default;
 };
 
-// What the listeners of a server share: when descriptors or memory run out, all of them together try no
-// more often, and log no more, than one would (R4). In nanoseconds of sys::Now; relaxed, they order
-// nothing.
+// What the listeners of a server share: when descriptors or memory run out, all of them together
+// try no more often, and log no more, than one would (R4). In nanoseconds of sys::Now; relaxed,
+// they order nothing.
 struct AcceptPause {
-  std::atomic<std::int64_t> until{0};  // nobody accepts before
+  std::atomic<std::int64_t> until{0};  // no listener accepts before
   std::atomic<std::int64_t> logged_at{0};
 };
 

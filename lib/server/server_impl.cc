@@ -71,7 +71,6 @@ std::error_code Server::Impl::Adopt(int fd) {
   return error;
 }
 
-// Takes `fd` and `file` over when there is no error.
 std::error_code Server::Impl::AddListener(UniqueFd& fd, SocketFile& file,
                                           const internal::TcpOptions* apply) {
   SocketAddress bound;
@@ -115,7 +114,7 @@ std::error_code Server::Impl::Serve() {
 }
 
 std::error_code Server::Impl::ServeOnOwnGroup() {
-  const internal::AtScopeEnd end([this] { End(); });  // also when this thread ends in a callback
+  const internal::AtScopeEnd end([this] { End(); });  // even when this thread ends in a callback
   const std::error_code failure = group_->Run();
   MutexLock lock(mu_);
   return error_ ? error_ : failure;
@@ -144,7 +143,7 @@ std::error_code Server::Impl::Begin() {
     loops_left_.store(loops_.size());
     listening_.store(acceptors_.size());
     {
-      // A stop that came meanwhile is for the loops to see.
+      // A stop that came meanwhile is left for the loops to see.
       MutexLock lock(mu_);
       life_ = Life::kServing;
       NoteStops(stops_);
@@ -307,7 +306,7 @@ StopReport Server::Impl::Stop(StopMode mode, internal::EndCall ended) {
 }
 
 void Server::Impl::StopWith(Stops stops, StopReport* report) {
-  // Nothing ever ran on the group: it is over at once.
+  // If nothing ever ran on the group, the server ends at once.
   const bool never_ran = !owns_group_ && group_->DetachIdle(*this);
   bool tell = false;
   bool end_loops = false;
@@ -322,8 +321,8 @@ void Server::Impl::StopWith(Stops stops, StopReport* report) {
     tell = stops_ != before && life_ == Life::kServing;
     end_loops = tell && open_ == 0;
     idle = life_ == Life::kIdle;
-    // Before the lock is released, since a second stop, which returns at once, promises it as well:
-    // from now on no Send is accepted.
+    // Noted before the lock is released, since a second stop, which returns at once, promises as
+    // well that no send is accepted after it.
     if (tell) NoteStops(stops_);
   }
   if (never_ran) {
@@ -341,8 +340,8 @@ void Server::Impl::NoteStops(Stops stops) {
   for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->NoteStops(stops);
 }
 
-// A stop of the group is one of the server, from the first moment at which anybody here looks. What is
-// open then was open when the group's stop began: whatever ends comes through here first.
+// What is open now was open when the group's stop began: each connection that ends comes through
+// here first.
 void Server::Impl::FollowGroup() {
   if (owns_group_ || stops_ != Stops::kNone) return;
   const Stops group_stops = group_->core(0).context().group_stops.load();
@@ -423,8 +422,6 @@ void Server::Impl::Tell(std::vector<internal::EndCall> calls) {
                          ran_.load() ? &group_->core(0).context() : nullptr);
 }
 
-// A loop is broken, or no listener is left: stop gracefully, and return the first such error from
-// `Serve`.
 void Server::Impl::Fail(std::error_code error) {
   {
     MutexLock lock(mu_);
@@ -469,7 +466,7 @@ ServerStats Server::Impl::Stats() const {
     stats.exceptions += totals.exceptions.load(std::memory_order_relaxed);
     stats.received_bytes += totals.received_bytes.load(std::memory_order_relaxed);
     stats.unacked_bytes += totals.unacked_bytes.load(std::memory_order_relaxed);
-    // In this order: what was written had been accepted before.
+    // They are read in this order, since what was written had been accepted before.
     stats.written_bytes += totals.written_bytes.load(std::memory_order_acquire);
     stats.accepted_bytes += totals.accepted_bytes.load(std::memory_order_relaxed);
   }

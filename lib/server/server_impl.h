@@ -21,13 +21,15 @@
 
 namespace xtcp {
 
-// All of a server that must live until it has ended, whatever becomes of the `Server`.
+// All of a server that must live until it has ended, whatever becomes of the `Server`. It lives on
+// a group of loops, its own or one that it shares, with a `ServerLoop` on each of them:
 //
-// It lives on a group of loops, its own or one that it shares, with a `ServerLoop` on each of them.
+//   Acceptor ──► MayAdmit ──► Accepted ──┬─► ServerLoop of the loop that accepts
+//                                        └─► ServerLoop of another loop (Deal)
 //
-// How it stops: `Stop` notes the stop and posts it to every loop. Each closes its listeners and ends its
-// connections. When the last connection is gone the loops are told to end; when all of them have, the
-// server is over: it leaves its group, and those who wait are released.
+// How it stops: `Stop` notes the stop and posts it to every loop. Each closes its listeners and
+// ends its connections. When the last connection is gone the loops are told to end. When all of
+// them have ended the server leaves its group, and threads that wait for it are released.
 class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
                            public internal::ServerLoop::Owner,
                            public internal::AcceptSink,
@@ -71,27 +73,40 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   void GroupRuns() override;
   void EndIdle() override;
 
+  // Makes an acceptor. It takes `fd` and `file` over when there is no error.
   std::error_code AddListener(internal::UniqueFd& fd, internal::SocketFile& file,
                               const internal::TcpOptions* apply);
 
   // Makes what it needs on each loop, and joins the group.
   std::error_code Begin();
   std::error_code MakeLoops();
+
+  // Finds out what `max_connections_` is.
   std::error_code FindLimit();
   std::error_code ServeOnOwnGroup();
 
+  // Notes a stop, and tells the loops.
   void StopWith(internal::Stops stops, StopReport* report) XTCP_EXCLUDES(mu_);
+
+  // Takes a stop of the group over, if there is one. To be called by everything that depends on it.
   void FollowGroup() XTCP_REQUIRES(mu_);
+
+  // Has every send refused from now on.
   void NoteStops(internal::Stops stops) XTCP_REQUIRES(mu_);
+
+  // A loop is broken, or no listener is left: stops gracefully. `Serve` returns the first such
+  // error.
   void Fail(std::error_code error);
+
+  // No connection is left, and none will come: the loops end.
   void EndLoops();
   void CloseListeners();
 
-  // It is over: tells those who want to know.
+  // The server has ended: releases threads that wait, and makes the calls that were asked for.
   void End() XTCP_EXCLUDES(mu_);
   void Tell(std::vector<internal::EndCall> calls) XTCP_EXCLUDES(mu_);
 
-  // Where the i-th listener accepts.
+  // Returns the index of the loop on which the i-th listener accepts.
   std::size_t LoopOfListener(std::size_t i) const { return owns_group_ ? 0 : i % loops_.size(); }
 
   const Options options_;
@@ -99,7 +114,8 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   const std::shared_ptr<internal::Group> group_;
   const bool owns_group_;
 
-  // Written before the server joins its group; each acceptor then belongs to its loop.
+  // They are written before the server joins its group. From then on each acceptor belongs to its
+  // loop.
   std::vector<std::unique_ptr<internal::ServerLoop>> loops_;
   std::vector<std::unique_ptr<internal::Acceptor>> acceptors_;
   std::size_t max_connections_ = 0;

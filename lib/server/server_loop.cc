@@ -77,8 +77,8 @@ void ServerLoop::SeeStops() {
   TellStops();
 }
 
-// Some connections an iteration, the last ones first: one that ends meanwhile leaves its place to one
-// that was told already.
+// The last ones come first: a connection that ends meanwhile leaves its place to one that was told
+// already.
 void ServerLoop::TellStops() {
   tell_next_ = std::min(tell_next_, conns_.size());
   for (int left = kStopsPerIteration; tell_next_ > 0 && left > 0; --left) {
@@ -116,7 +116,8 @@ void ServerLoop::ConnectionEnded(const StopReport& report) {
 }
 
 void ServerLoop::ConnectionGone(ConnImpl& conn) {
-  // The last one moves into the hole. The pointer goes at the end: with it may go the connection.
+  // The last one moves into the hole. The pointer is destroyed at the end, since the connection may
+  // go with it.
   ConnPtr& place = conns_[conn.index()];
   std::swap(place, conns_.back());
   static_cast<ConnImpl&>(*place).set_index(conn.index());
@@ -170,7 +171,6 @@ void ServerLoop::Abort(std::error_code error) {
   EndIfOver();
 }
 
-// Once: when the server has no connection on any loop, and this one nothing to do for it.
 void ServerLoop::EndIfOver() {
   if (!begun_ || !end_asked_.load() || !conns_.empty()) return;
   {

@@ -17,19 +17,20 @@ namespace xtcp::internal {
 
 class Acceptor;
 
-// A server on one of its loops: its connections there, and its listeners, if it has any there. A
-// connection is made, served and let go on the loop's thread.
+// A server on one of its loops, with its connections there. A connection is made, served and
+// released on the loop's thread:
 //
-//   Deal ─► dealt sockets ─► connections ─► the last one is gone, and a stop was asked for: it ends
+//   Deal ─► dealt sockets ─► connections ─► the last one is gone, the end was requested: it ends
 //
-// Thread safety: `Begin`, `Deal`, `NoteStops`, `Post`, `RequestEnd` and `totals` from any thread; all else
-// on the loop's.
+// Thread safety: `Begin`, `Deal`, `NoteStops`, `IsStopping`, `Post`, `RequestEnd` and `totals` may
+// be called on any thread; everything else on the loop's.
 class ServerLoop final : public ServiceLoop, public Channel {
  public:
-  // What the loops of a server report to. Called on their threads.
+  // The server, as its loops see it. It is called on their threads.
   class Owner {
    public:
-    // An accepted socket could not be made into a connection; no error: a stop has overtaken it.
+    // An accepted socket could not be made into a connection. No error means that a stop has
+    // overtaken it.
     virtual void ConnectionRefused(std::error_code error) = 0;
     virtual void ConnectionEnded(const StopReport& report) = 0;
 
@@ -39,10 +40,10 @@ class ServerLoop final : public ServiceLoop, public Channel {
     // The loop has begun: its listeners may be started.
     virtual void LoopBegins(ServerLoop& loop) = 0;
 
-    // A stop was seen: its listeners are closed.
+    // A stop was seen: the listeners on this loop are to be closed.
     virtual void LoopStops(ServerLoop& loop) = 0;
 
-    // It is broken.
+    // The loop is broken.
     virtual void LoopFailed(std::error_code error) = 0;
 
     // Nothing of the server lives on the loop any more, and nothing will.
@@ -60,15 +61,16 @@ class ServerLoop final : public ServiceLoop, public Channel {
   // Begins to live on its loop.
   void Begin() { Post(); }
 
-  // Hands over a socket, or closes it and tells the owner that it was refused.
+  // Hands over a socket. If that fails it is closed, and the owner is told.
   void Deal(ConnectedSocket socket) XTCP_EXCLUDES(mu_);
 
-  // Refuses all sends from now on, and notes that all connections are to be stopped; `Post` tells the
-  // loop. Needs no memory, and makes no system call. `stops`: all that were asked for so far.
+  // Refuses all sends from now on, and notes that all connections are to be stopped; `Post` tells
+  // the loop. It needs no memory and makes no system call. `stops` are all that were asked for so
+  // far.
   void NoteStops(Stops stops) { context().stops.store(stops); }
   bool IsStopping() const { return stops_of_.stopping(); }
 
-  // Makes the loop look at what was noted.
+  // Has the loop look at what was noted.
   void Post() XTCP_EXCLUDES(mu_);
 
   // The server has no connection any more, and gets none: the loop may end.
@@ -89,25 +91,34 @@ class ServerLoop final : public ServiceLoop, public Channel {
   void HandlePosted() override;
   void HandleRetired() override;
 
+  // Makes connections from the sockets that were dealt.
   void TakeDealt() XTCP_EXCLUDES(mu_);
+
+  // Closes the sockets that were dealt, and those that are still to come.
   void RefuseDealt() XTCP_EXCLUDES(mu_);
+
+  // Looks for stops that the connections have not been told of.
   void SeeStops();
+
+  // Tells connections of the stops, some of them in each iteration.
   void TellStops();
+
+  // Ends, once, when the server has no connection on any loop and this one nothing to do for it.
   void EndIfOver() XTCP_EXCLUDES(mu_);
   void CountConnection(int change);
 
-  // So many connections learn of a stop in one iteration.
+  // The number of connections that learn of a stop in one iteration.
   static constexpr int kStopsPerIteration = 1024;
 
   Owner& owner_;
   ConnContext& stops_of_;
 
-  // All of them are ConnImpls. Callbacks get a reference to the element; the vector changes only
+  // All of them are ConnImpls. Callbacks get a reference to the element, so the vector changes only
   // between turns.
   std::vector<ConnPtr> conns_;
 
-  // Loop thread only: the stops that connections are told of, and below which index they have not been
-  // told yet.
+  // Loop thread only: the stops that connections are told of, and the index below which they have
+  // not been told yet.
   Stops told_stops_ = Stops::kNone;
   std::size_t tell_next_ = 0;
   bool begun_ = false;

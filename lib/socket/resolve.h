@@ -25,7 +25,8 @@ struct Resolution {
 Resolution ResolveForListen(std::string_view address) noexcept;
 Resolution ResolveForDial(std::string_view address) noexcept;
 
-// As `ResolveForDial`, but nothing is looked up: for a name `is_name` is set, and there are no addresses.
+// As `ResolveForDial`, but nothing is looked up: for a name `is_name` is set, and there are no
+// addresses.
 Resolution ParseForDial(std::string_view address) noexcept;
 
 }  // namespace xtcp::internal
