@@ -6,7 +6,6 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -20,26 +19,13 @@
 #include "support/fault_control.h"
 #include "support/one_connection.h"
 #include "support/raw_peer.h"
+#include "support/temp_folder.h"
 #include "support/test_client.h"
 #include "support/test_protocol.h"
 #include "support/test_server.h"
 
 namespace xtcp::test {
 namespace {
-
-// A folder for socket files.
-struct Folder {
-  Folder() {
-    path = (std::filesystem::temp_directory_path() / "xtcp-XXXXXX").string();
-    REQUIRE(::mkdtemp(path.data()) != nullptr);
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-
-  std::string file() const { return path + "/s"; }
-  std::string address() const { return "unix:" + file(); }
-
-  std::string path;
-};
 
 std::shared_ptr<EventRecorder> EchoRecorder() {
   auto events = std::make_shared<EventRecorder>();
@@ -56,7 +42,7 @@ bool Answers(const std::string& address) {
 std::string AbstractName() { return "unix:@xtcp-addresses-" + std::to_string(::getpid()); }
 
 TEST_CASE("a server is reached where it says that it listens", "[M35][M36]") {
-  const Folder folder;
+  const TempFolder folder;
   std::vector<std::string> addresses = {"127.0.0.1:0", ":0", folder.address(), AbstractName()};
   if (HasIpv6()) {
     addresses.push_back("[::1]:0");
@@ -144,7 +130,7 @@ TEST_CASE("of a name with several addresses a server takes the first", "[M35]") 
 }
 
 TEST_CASE("an address that is none is refused, and leaves nothing", "[M35][M36]") {
-  const Folder folder;
+  const TempFolder folder;
   Server server(WithDefaults({}, std::make_shared<EventRecorder>()));
   const std::string longest = folder.path + "/" + std::string(107 - folder.path.size() - 1, 's');
   for (const std::string& address :
@@ -165,7 +151,7 @@ TEST_CASE("an address that is none is refused, and leaves nothing", "[M35][M36]"
 }
 
 TEST_CASE("a server's socket file lives as long as it listens", "[M36]") {
-  const Folder folder;
+  const TempFolder folder;
   const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
   {
     TestServer server(EchoRecorder(), {}, folder.address());
@@ -190,7 +176,7 @@ TEST_CASE("a server's socket file lives as long as it listens", "[M36]") {
 }
 
 TEST_CASE("a stale socket file is removed, one that lives is in use", "[M36]") {
-  const Folder folder;
+  const TempFolder folder;
   // What a process leaves that was killed.
   RawListener(folder.address()).Close();
   REQUIRE(std::filesystem::is_socket(folder.file()));
@@ -206,7 +192,7 @@ TEST_CASE("a stale socket file is removed, one that lives is in use", "[M36]") {
 }
 
 TEST_CASE("at the end only our own socket file is removed", "[M36]") {
-  const Folder folder;
+  const TempFolder folder;
   TestServer old(EchoRecorder(), {}, folder.address());
   std::filesystem::remove(folder.file());
   SECTION("another program took the place") {
@@ -238,7 +224,7 @@ TEST_CASE("an abstract name is free again after the end, and in use before", "[M
 }
 
 TEST_CASE("a Unix socket tells who the peer is", "[M28][M36]") {
-  const Folder folder;
+  const TempFolder folder;
   const std::string address = GENERATE(true, false) ? folder.address() : AbstractName();
   const Kind kind = GENERATE(Kind::kAccepted, Kind::kDialled);
   ucred peer{};
