@@ -8,6 +8,7 @@ namespace {
 
 std::mutex mutex;
 std::vector<std::string> names;  // guarded by mutex
+int last_flags = 0;              // likewise
 
 }  // namespace
 
@@ -21,9 +22,15 @@ FakeNames::~FakeNames() {
   names.clear();
 }
 
+int FakeNames::flags() const {
+  std::lock_guard lock(mutex);
+  return last_flags;
+}
+
 bool FakeNames::Answer(const addrinfo& hints, addrinfo** list) {
   std::lock_guard lock(mutex);
   if (names.empty() || (hints.ai_flags & AI_NUMERICHOST) != 0) return false;
+  last_flags = hints.ai_flags;
   addrinfo numbers = hints;
   numbers.ai_flags = AI_NUMERICHOST;
   // freeaddrinfo(3) frees the entries one by one, so lists may be joined.

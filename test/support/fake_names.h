@@ -18,6 +18,9 @@ class FakeNames {
   FakeNames(const FakeNames&) = delete;
   FakeNames& operator=(const FakeNames&) = delete;
 
+  // The flags with which a name was asked for last (getaddrinfo(3), ai_flags).
+  int flags() const;
+
   // For the seam. False when there are none, or `hints` asks for no name.
   static bool Answer(const addrinfo& hints, addrinfo** list);
 };
