@@ -5,17 +5,21 @@
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
+#include "support/deadline.h"
 #include "support/event_recorder.h"
 #include "support/fault_control.h"
 #include "support/one_connection.h"
 #include "support/raw_peer.h"
 #include "support/test_protocol.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {
@@ -128,6 +132,40 @@ TEST_CASE("more connections than max_connections are closed at once, and counted
   REQUIRE(server->Stats().accepted == 4);
   REQUIRE(server->Stats().refused == 5);
   REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a place is free once its connection has closed, within one batch too", "[R3][seen-4]") {
+  Options options;
+  options.max_connections = 2;
+  Signal inside, go;
+  auto events = std::make_shared<EventRecorder>();
+  events->on_recv = [&](const ConnPtr& conn, std::string_view payload) {
+    if (payload != "hold") {
+      Echo(conn, payload);
+      return;
+    }
+    inside.Set();
+    if (!go.Wait()) AddViolation("nobody lets the callback go on");
+  };
+  Server* serving = nullptr;
+  std::vector<std::size_t> counts;
+  events->on_closed = [&](const ConnPtr&) { counts.push_back(serving->ConnectionCount()); };
+  TestServer server(events, options);
+  serving = server.operator->();
+  RawPeer leaves(server.port()), holds(server.port());
+  REQUIRE(events->WaitForAccepted(2));
+  REQUIRE(holds.SendAll(Frame("hold")));
+  REQUIRE(inside.Wait());
+  leaves.HalfClose();
+  RawPeer comes(server.port());
+  go.Set();
+  REQUIRE(events->WaitForAccepted(3));
+  REQUIRE(comes.SendAll(Frame("hello")));
+  REQUIRE(comes.ReadFrame() == "hello");
+  REQUIRE(server->Stats().refused == 0);
+  REQUIRE(server.Finish() == "");
+  // A connection that delivers kClosed does not count any more.
+  REQUIRE(counts == std::vector<std::size_t>{1, 1, 0});
 }
 
 TEST_CASE("max_connections 0 is the descriptor limit when Serve starts, less a reserve",

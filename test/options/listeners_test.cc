@@ -1,5 +1,6 @@
 // Several listeners, adopted ones, listeners that die, and what Serve returns.
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -126,6 +127,30 @@ TEST_CASE("an adopted listener's socket file is not ours to remove", "[M36]") {
   }
   REQUIRE(std::filesystem::is_socket(folder + "/s"));
   std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("connections of an adopted wildcard listener know their own address", "[M35][seen-12]") {
+  if (!HasIpv6()) return;
+  for (const char* const wildcard : {"::", "::ffff:0.0.0.0"}) {
+    CAPTURE(wildcard);
+    const int fd = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int off = 0;
+    sockaddr_in6 any{};
+    any.sin6_family = AF_INET6;
+    REQUIRE(::inet_pton(AF_INET6, wildcard, &any.sin6_addr) == 1);
+    REQUIRE(::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) == 0);
+    REQUIRE(::bind(fd, reinterpret_cast<const sockaddr*>(&any), sizeof any) == 0);
+    REQUIRE(::listen(fd, 10) == 0);
+    Served served;
+    REQUIRE_FALSE(served.server.Adopt(fd));
+    served.Start();
+    const std::string own = "127.0.0.1:" + std::to_string(served.server.Addresses()[0].Port());
+    RawPeer peer(own);
+    REQUIRE(Echoes(peer));
+    CHECK(served.events->conn()->LocalAddress().ToString() == own);
+    REQUIRE_FALSE(served.End());
+    REQUIRE(served.problems == "");
+  }
 }
 
 TEST_CASE("what is no listening stream socket stays the caller's", "[M34][M36]") {
