@@ -1,22 +1,27 @@
 // Each error of accept4(2), and what becomes of the listener.
 
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
+#include "support/deadline.h"
 #include "support/event_recorder.h"
 #include "support/fault_control.h"
 #include "support/log_lines.h"
 #include "support/raw_peer.h"
 #include "support/test_protocol.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {
@@ -168,6 +173,115 @@ TEST_CASE("a listener that is short of descriptors does not starve the others", 
   }
   REQUIRE(of_first - 1 == kDescriptors / 2);
   REQUIRE(server.Finish() == "");
+}
+
+TEST_CASE("a listener that cannot be put to rest does not spin", "[M37][R4][R7][F2][seen-15]") {
+  const bool nor_watched_again = GENERATE(false, true);
+  CAPTURE(nor_watched_again);
+  constexpr milliseconds kStep{5};
+  FaultPlan plan;
+  VirtualClock clock;
+  auto events = NewEchoRecorder();
+  RawListener listener;
+  Server server(WithDefaults({}, events));
+  REQUIRE_FALSE(server.Adopt(listener.fd()));
+  const int fd = listener.Release();
+  std::thread serving([&] { static_cast<void>(server.Serve()); });
+  RawPeer old(listener.port());
+  REQUIRE(events->WaitForAccepted(1));
+  plan.Add({.site = Site::kAccept4, .error = EMFILE, .times = kAlways});
+  plan.Add({.site = Site::kEpollCtl,
+            .error = ENOMEM,
+            .times = kAlways,
+            .fd = fd,
+            .operation = EPOLL_CTL_MOD});
+  if (nor_watched_again) {
+    plan.Add({.site = Site::kEpollCtl,
+              .error = ENOMEM,
+              .times = kAlways,
+              .fd = fd,
+              .operation = EPOLL_CTL_ADD});
+  }
+  RawPeer waiting(listener.port());
+  const bool settled = WaitUntil([&] { return plan.injected() > 0; }) && clock.Settle();
+  const std::uint64_t waits = CallsOf(Site::kEpollWait);
+  const std::uint64_t attempts = CallsOf(Site::kAccept4);
+  constexpr std::uint64_t kSteps = 600;
+  bool alive = settled;
+  for (std::uint64_t step = 0; step < kSteps && alive; ++step) {
+    clock.Advance(kStep);
+    alive = clock.Settle();
+  }
+  const std::uint64_t woken = CallsOf(Site::kEpollWait) - waits;
+  const std::uint64_t tried = CallsOf(Site::kAccept4) - attempts;
+  const bool answers = Answers(old);
+
+  // All is well again, and nobody was lost.
+  plan.Clear();
+  clock.Advance(milliseconds(100));
+  const bool accepted = events->WaitForAccepted(2) && Answers(waiting);
+  static_cast<void>(server.Stop(StopMode::kImmediately));
+  serving.join();
+  CHECK(settled);
+  CHECK(alive);
+  // In three seconds, at most 20 attempts in each, and two waits for each: one for the timer, one for
+  // the event.
+  CHECK(tried <= 60);
+  CHECK(woken <= 120);
+  CHECK(answers);
+  CHECK(accepted);
+  CHECK(events->Verify() == "");
+}
+
+TEST_CASE("after a stop nobody is fetched from the queue of a listener", "[M20][R9][seen-5]") {
+  constexpr std::size_t kClients = 10;
+  const std::size_t loops = GENERATE(1u, 2u);
+  const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
+  CAPTURE(loops);
+  FaultPlan no_faults;
+  Options options;
+  options.loops = loops;
+  RawListener listener;  // lives on elsewhere, as in a process that takes over
+  Signal inside, go;
+  Server* stopping = nullptr;
+  std::uint64_t accepts = 0;
+  auto events = std::make_shared<EventRecorder>();
+  events->on_accept = [&](const ConnPtr&) {
+    if (!inside.IsSet()) {
+      inside.Set();
+      if (!go.Wait()) AddViolation("nobody lets the callback go on");
+      static_cast<void>(stopping->Stop(mode));
+      accepts = CallsOf(Site::kAccept4);
+    }
+  };
+  Server old(WithDefaults(options, events));
+  stopping = &old;
+  const int copy = ::dup(listener.fd());
+  REQUIRE_FALSE(old.Adopt(copy));
+  std::thread serving([&] { static_cast<void>(old.Serve()); });
+  RawPeer first(listener.port());
+  REQUIRE(inside.Wait());
+  std::vector<RawPeer> waiting;
+  for (std::size_t i = 0; i < kClients; ++i) waiting.emplace_back(listener.port());
+  go.Set();
+  first.Close();
+  serving.join();
+  CHECK(CallsOf(Site::kAccept4) == accepts);
+  CHECK(old.Stats().accepted == 1);
+  CHECK(old.Stats().refused == 0);
+  CHECK(events->Verify() == "");
+
+  // The successor serves every one of them.
+  auto successor_events = NewEchoRecorder();
+  Server successor(WithDefaults({}, successor_events));
+  REQUIRE_FALSE(successor.Adopt(listener.Release()));
+  std::thread succeeding([&] { static_cast<void>(successor.Serve()); });
+  std::size_t served = 0;
+  for (RawPeer& peer : waiting) served += Answers(peer);
+  static_cast<void>(successor.Stop(StopMode::kImmediately));
+  succeeding.join();
+  CHECK(served == kClients);
+  CHECK(successor_events->Verify() == "");
 }
 
 TEST_CASE("a listener that died leaves the others and the connections alone", "[F2][M34]") {
