@@ -233,7 +233,7 @@ TEST_CASE("a listener that cannot be put to rest does not spin", "[M37][R4][R7][
   CHECK(events->Verify() == "");
 }
 
-TEST_CASE("after a stop nobody is fetched from the queue of a listener", "[M20][R9][seen-5]") {
+TEST_CASE("after a stop nobody is fetched from the queue of a listener", "[M20][M25][seen-5]") {
   constexpr std::size_t kClients = 10;
   const std::size_t loops = GENERATE(1u, 2u);
   const StopMode mode = GENERATE(StopMode::kImmediately, StopMode::kGracefullyButNotWait);
