@@ -123,7 +123,7 @@ class Loop {
   std::unique_ptr<TestServer> server;
   RawPeer holder;
   std::function<void(const ConnPtr&, std::string_view)> on_recv;
-  std::function<void()> before_write;
+  std::function<void()> before_wait, before_write;
   std::atomic<nanoseconds> cost{0ns};  // of each packet
 
  private:
@@ -173,6 +173,7 @@ class Loop {
 
   // The loop is about to wait.
   void End() {
+    if (before_wait) before_wait();
     std::lock_guard lock(mutex_);
     for (const auto& [key, conn] : open_) {
       const std::uint64_t bytes = conn->Stats().received_bytes;
@@ -354,6 +355,51 @@ TEST_CASE("a handler that becomes slow within a turn is noticed within 64 packet
   REQUIRE(slow != work.end());
   CHECK(slow->packets >= 200);
   CHECK(slow->packets <= 200 + 64);
+  REQUIRE(loop.Finish() == "");
+}
+
+TEST_CASE("a client comes before those who have packets left over", "[R9][seen-20]") {
+  constexpr std::size_t kFlooders = 4;
+  constexpr std::size_t kPackets = 4000;
+  Loop loop;
+  std::vector<RawPeer> flooders;
+  for (std::size_t i = 0; i < kFlooders; ++i) flooders.push_back(loop.Connect());
+  RawPeer peer = loop.Connect();
+  const Conn* const ping = loop.events->conn(1 + kFlooders).get();
+  std::uint64_t iteration = 0;  // in which the last packet of a flooder came
+  std::uint64_t pinged = 0;     // in which the client's came
+  std::size_t ahead = 0;        // packets of flooders in that one before it
+  std::size_t delivered = 0;
+  loop.on_recv = [&](const ConnPtr& conn, std::string_view) {
+    ++delivered;
+    if (pinged != 0) return;
+    const std::uint64_t now = CallsOf(Site::kEpollWait);
+    if (std::exchange(iteration, now) != now) ahead = 0;
+    if (conn.get() == ping) {
+      pinged = now;
+    } else {
+      ++ahead;
+    }
+  };
+  // When each flooder has had a turn, and has packets left over, they send more, and then the client
+  // sends its one packet: the loop is told of them in this order.
+  std::uint64_t sent = 0;
+  loop.before_wait = [&] {
+    if (sent != 0 || delivered < kFlooders * 1024) return;
+    for (RawPeer& flooder : flooders) {
+      if (!flooder.SendAll(Frames(10, 10))) AddViolation("bytes are not taken");
+    }
+    if (!peer.SendAll(Frame("ping"))) AddViolation("bytes are not taken");
+    sent = CallsOf(Site::kEpollWait);
+  };
+  loop.Hold([&] {
+    for (RawPeer& flooder : flooders) REQUIRE(flooder.SendAll(Frames(kPackets, 10)));
+  });
+  REQUIRE(loop.events->WaitForPackets(1 + kFlooders * (kPackets + 10) + 1));
+  REQUIRE(loop.clock.Settle());
+  CHECK(sent != 0);
+  CHECK(pinged == sent);
+  CHECK(ahead == 0);
   REQUIRE(loop.Finish() == "");
 }
 
