@@ -1,5 +1,7 @@
 #include "support/alloc_hook.h"
 
+#include <malloc.h>
+
 #include <atomic>
 #include <cstdlib>
 #include <new>
@@ -12,6 +14,7 @@ constexpr std::uint64_t kNever = ~std::uint64_t{0};
 // Allocation `fail_first` of the program, from 1, and those behind it fail, `fail_times` of them.
 // All relaxed: the hook must not order anything, or it would hide races of the library.
 std::atomic<std::uint64_t> allocations{0};
+std::atomic<std::int64_t> bytes_in_use{0};
 std::atomic<std::uint64_t> fail_first{kNever};
 std::atomic<std::uint64_t> fail_times{0};
 
@@ -21,10 +24,25 @@ bool Fails() noexcept {
   return n >= first && n - first < fail_times.load(std::memory_order_relaxed);
 }
 
+void Count(void* memory, std::int64_t sign) noexcept {
+  if (memory == nullptr) return;
+  bytes_in_use.fetch_add(sign * static_cast<std::int64_t>(::malloc_usable_size(memory)),
+                         std::memory_order_relaxed);
+}
+
 void* Allocate(std::size_t size, std::size_t alignment) noexcept {
   if (Fails()) return nullptr;
-  if (alignment <= alignof(std::max_align_t)) return std::malloc(size);
-  return std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  void* const memory =
+      alignment <= alignof(std::max_align_t)
+          ? std::malloc(size)
+          : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+  Count(memory, 1);
+  return memory;
+}
+
+void Free(void* memory) noexcept {
+  Count(memory, -1);
+  std::free(memory);
 }
 
 void* AllocateOrThrow(std::size_t size, std::size_t alignment = 0) {
@@ -36,6 +54,8 @@ void* AllocateOrThrow(std::size_t size, std::size_t alignment = 0) {
 }  // namespace
 
 std::uint64_t Allocations() { return allocations.load(std::memory_order_relaxed); }
+
+std::int64_t BytesInUse() { return bytes_in_use.load(std::memory_order_relaxed); }
 
 FailAllocations::FailAllocations(std::uint64_t first, std::uint64_t times)
     : first_(Allocations() + first) {
@@ -49,6 +69,7 @@ FailAllocations::~FailAllocations() { fail_first.store(kNever, std::memory_order
 
 using xtcp::test::Allocate;
 using xtcp::test::AllocateOrThrow;
+using xtcp::test::Free;
 
 void* operator new(std::size_t size) { return AllocateOrThrow(size); }
 void* operator new[](std::size_t size) { return AllocateOrThrow(size); }
@@ -66,19 +87,19 @@ void* operator new(std::size_t size, std::align_val_t alignment, const std::noth
 void* operator new[](std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
   return Allocate(size, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
-void operator delete[](void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { Free(memory); }
+void operator delete[](void* memory) noexcept { Free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { Free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { Free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { Free(memory); }
+void operator delete[](void* memory, const std::nothrow_t&) noexcept { Free(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { Free(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { Free(memory); }
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { Free(memory); }
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept { Free(memory); }
 void operator delete(void* memory, std::align_val_t, const std::nothrow_t&) noexcept {
-  std::free(memory);
+  Free(memory);
 }
 void operator delete[](void* memory, std::align_val_t, const std::nothrow_t&) noexcept {
-  std::free(memory);
+  Free(memory);
 }

@@ -12,6 +12,9 @@ namespace xtcp::test {
 // How many allocations there were, those that failed included.
 std::uint64_t Allocations();
 
+// Bytes that were allocated and have not been freed, as the allocator counts them.
+std::int64_t BytesInUse();
+
 // While one lives, the `first` allocation from here on (1: the next one) and those behind it fail,
 // `times` of them, on all threads. One at a time. Catch2's assertions allocate: none in between.
 class FailAllocations {
