@@ -38,7 +38,7 @@ class XTCP_API Packet {
   static void* operator new(std::size_t size, const std::nothrow_t&) noexcept;
   static void operator delete(void* packet, const std::nothrow_t&) noexcept;
   static void* operator new(std::size_t size, std::align_val_t alignment);
-  static void operator delete(void* packet, std::size_t size, std::align_val_t alignment) noexcept;
+  static void operator delete(void* packet, std::align_val_t alignment) noexcept;
   static void* operator new(std::size_t size, std::align_val_t alignment,
                             const std::nothrow_t&) noexcept;
   static void operator delete(void* packet, std::align_val_t alignment,

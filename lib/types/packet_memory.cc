@@ -89,7 +89,8 @@ void* Packet::operator new(std::size_t size, std::align_val_t alignment) {
   return ::operator new(size, alignment);
 }
 
-void Packet::operator delete(void* packet, std::size_t, std::align_val_t alignment) noexcept {
+// Not the form with a size: after a constructor that threw, compilers look for this one only.
+void Packet::operator delete(void* packet, std::align_val_t alignment) noexcept {
   ::operator delete(packet, alignment);
 }
 
