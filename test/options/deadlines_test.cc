@@ -5,8 +5,10 @@
 
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 
 #include "support/event_recorder.h"
@@ -125,7 +127,17 @@ TEST_CASE("the read deadline ends a connection on which nothing moves", "[R8][E5
   }
 }
 
-TEST_CASE("the packet deadline runs from a packet's first byte, whatever else comes", "[R8][E5]") {
+// Needs more and more.
+struct NeedyProtocol : TestProtocol {
+  UnpackResult Unpack(std::span<const std::byte> buf) const override {
+    UnpackResult result = TestProtocol::Unpack(buf);
+    if (result.packet == nullptr) result.need = buf.size() + 100;
+    return result;
+  }
+};
+
+TEST_CASE("the packet deadline runs from a packet's first byte, whatever else comes",
+          "[R8][E5][M58][seen-24]") {
   Options options;
   options.packet_deadline = 10s;
   const std::string half = Frame("half").substr(0, 5);
@@ -160,6 +172,14 @@ TEST_CASE("the packet deadline runs from a packet's first byte, whatever else co
     t.Pass(9s);
     t.FromPeer(Frame("half").substr(5) + half);
     t.MustEndIn(10s, CloseReason::kPacketDeadline);
+  }
+  SECTION("nor does what Unpack says that it needs") {
+    options.protocol = std::make_shared<NeedyProtocol>();
+    Timed t(options);
+    t.FromPeer(half);
+    t.Pass(6s);
+    t.FromPeer("l");  // it is not asked
+    t.MustEndIn(4s, CloseReason::kPacketDeadline);
   }
   SECTION("also for a packet of many bytes") {
     Timed t(options);
