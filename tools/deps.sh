@@ -18,6 +18,7 @@ catch     /usr/include/catch2/catch.hpp|/usr/include/catch2/catch_all.hpp catch2
 lint      ?clang++                           clang               clang               clang
 lint      ?clang-format-14                   clang-format-14     -                   -
 lint      ?strace                            strace              strace              strace
+lint      ?valgrind                          valgrind            valgrind            valgrind
 lint      ?doxygen                           doxygen             doxygen             doxygen
 lint      ?gdb                               gdb                 gdb                 gdb
 docs      doxygen                            doxygen             doxygen             doxygen

@@ -16,15 +16,18 @@ namespace xtcp::internal {
 
 // Marks bytes that must not be read any more, so that a view that is used too late is found. A
 // program with the address sanitizer reports it at that place, even if the library was compiled
-// without. In a debug build of the library the bytes are overwritten with ones that make no sense.
-inline void Poison(std::span<const std::byte> bytes) noexcept {
+// without. In a debug build of the library those of them that were written, `written` from the first
+// on, are overwritten with ones that make no sense.
+inline void Poison(std::span<const std::byte> bytes, std::size_t written) noexcept {
   if (bytes.empty()) return;
   if (__asan_poison_memory_region != nullptr) {
     __asan_poison_memory_region(bytes.data(), bytes.size());
-  } else if constexpr (kDebugChecks) {
-    std::memset(const_cast<std::byte*>(bytes.data()), 0xdb, bytes.size());
+  } else if (kDebugChecks && written != 0) {
+    std::memset(const_cast<std::byte*>(bytes.data()), 0xdb, written);
   }
 }
+
+inline void Poison(std::span<const std::byte> bytes) noexcept { Poison(bytes, bytes.size()); }
 
 // Takes the mark away, before the bytes are written again or given back to the allocator.
 inline void Unpoison(std::span<const std::byte> bytes) noexcept {

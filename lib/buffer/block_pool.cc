@@ -2,9 +2,21 @@
 
 #include <algorithm>
 #include <new>
+#include <span>
 #include <utility>
 
+#include "base/poison.h"
+
 namespace xtcp::internal {
+
+namespace {
+
+// What of a free block nobody may read: all but the link to the next one.
+std::span<std::byte> BodyOf(void* block, std::size_t block_size) {
+  return std::span(static_cast<std::byte*>(block), block_size).subspan(sizeof(void*));
+}
+
+}  // namespace
 
 BlockPool::~BlockPool() {
   MutexLock lock(mu_);
@@ -27,7 +39,9 @@ void* BlockPool::Take(std::size_t size) noexcept {
     if (blocks.first != nullptr) {
       blocks.kept_bytes -= block_size;
       kept_bytes_ -= block_size;
-      return std::exchange(blocks.first, blocks.first->next);
+      Free* const block = std::exchange(blocks.first, blocks.first->next);
+      Unpoison(BodyOf(block, block_size));
+      return block;
     }
   }
   void* const block = ::operator new(block_size, std::nothrow);
@@ -45,6 +59,7 @@ void BlockPool::Give(void* block, std::size_t size) noexcept {
     return;
   }
   Free* unwanted = ::new (block) Free{nullptr};
+  Poison(BodyOf(block, block_size), 0);
   {
     MutexLock lock(mu_);
     Class& blocks = ClassOf(block_size);

@@ -45,15 +45,17 @@ Inbound::ReadEnd Inbound::ReadAndDeliver(Turn& turn, const Intake& intake, Deadl
 
 Inbound::ReadEnd Inbound::ReadAfterTail(Turn& turn, const Intake& intake, Deadlines& deadlines) {
   const std::span<std::byte> memory = turn.read_buffer();
+  std::size_t filled = 0;
   Unpoison(memory);
+  const AtScopeEnd over([&] { Poison(memory, filled); });
   const std::span<const std::byte> tail = buffer_.View();
   if (!tail.empty()) std::memcpy(memory.data(), tail.data(), tail.size());
   const ssize_t n = RecvSome(turn.fd(), memory.subspan(tail.size()));
   if (n <= 0) return NothingRead(n, errno);
   const std::size_t read = static_cast<std::size_t>(n);
   NoteReceived(turn, read);
-  const std::span<const std::byte> view = memory.first(tail.size() + read);
-  const AtScopeEnd over([view] { Poison(view); });
+  filled = tail.size() + read;
+  const std::span<const std::byte> view = memory.first(filled);
   const std::size_t used = Deliver(turn, intake, view);
   if (turn.doomed() || intake.stop_asked()) return {};  // the rest is thrown away
   // The tail is still in the buffer: it goes, and the rest of the view comes; or, when nothing was
@@ -205,8 +207,10 @@ void Inbound::NoteUnfinishedPacket(const Turn& turn, Deadlines& deadlines, bool 
 
 Inbound::ReadEnd Inbound::Discard(Turn& turn) {
   XTCP_DCHECK(buffer_.empty(), "input is discarded while bytes wait to be unpacked");
-  Unpoison(turn.read_buffer());
-  const ssize_t n = RecvSome(turn.fd(), turn.read_buffer());
+  const std::span<std::byte> memory = turn.read_buffer();
+  Unpoison(memory);
+  const AtScopeEnd over([memory] { Poison(memory, 0); });
+  const ssize_t n = RecvSome(turn.fd(), memory);
   if (n <= 0) return NothingRead(n, errno);
   NoteReceived(turn, static_cast<std::size_t>(n));
   return {};

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/log.h"
+#include "base/poison.h"
 
 namespace xtcp::internal {
 
@@ -27,6 +28,7 @@ void Turn::Allocate() {
 }
 
 void Turn::Free() {
+  if (read_buffer_ != nullptr) Unpoison(read_buffer());
   read_buffer_.reset();
   gather_buffer_.reset();
   ClearGathered();
