@@ -82,7 +82,7 @@ format: | $(DEPS_FIRST) ## format the sources with clang-format 14
 format-check: | $(DEPS_FIRST) ## say what is not formatted
 	@test/lint/check_format.sh
 tidy: | $(DEPS_FIRST) ## thread-safety analysis, and clang-tidy (.clang-tidy says which checks)
-	@test/lint/check_thread_safety.sh
+	@test/lint/check_clang.sh
 	@printf '%s\n' $(LIB_SRCS) | xargs -P $(JOBS) -n 1 sh -c \
 	  'clang-tidy --quiet --warnings-as-errors="*" "$$1" -- -std=c++20 -Iinclude -Ilib' tidy
 
