@@ -547,9 +547,10 @@ void ConnImpl::NoteActivity(Turn& turn) {
 }
 
 void ConnImpl::FollowPause() {
-  if (phase_ != Phase::kServing || intake_.paused() == deadlines_.input_clock_stopped()) return;
+  const bool paused = intake_.paused();  // once: another thread may change it meanwhile
+  if (phase_ != Phase::kServing || paused == deadlines_.input_clock_stopped()) return;
   const auto now = sys::Now();
-  if (intake_.paused()) {
+  if (paused) {
     deadlines_.StopInputClock(now);
   } else {
     deadlines_.StartInputClock(now);
