@@ -53,7 +53,8 @@ class XTCP_API Server {
   Server(Options options, LoopGroup& group);
 
   // Calls `Stop(kImmediately)`, and waits until the last connection has ended and no callback runs.
-  // Inside a callback it does not wait: its internals stay alive until the server has ended.
+  // Inside a callback it does not wait: its internals stay alive until the server has ended. It
+  // cannot wait for a `Serve` that another thread is only about to call: join that thread first.
   ~Server();
 
   Server(const Server&) = delete;
