@@ -6,6 +6,7 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -120,6 +121,62 @@ TEST_CASE("64 packets in one segment: one read, one write", "[M13]") {
   REQUIRE(after.epoll_ctl == before.epoll_ctl);
 }
 
+// How often each call was made that a connection's life needs.
+std::map<std::string, std::uint64_t> CallsOfALife() {
+  return {{"accept4", CallsOf(Site::kAccept4)},
+          {"setsockopt", CallsOf(Site::kSetSockOpt)},
+          {"getsockname", CallsOf(Site::kGetSockName)},
+          {"getpeername", CallsOf(Site::kGetPeerName)},
+          {"epoll_ctl", CallsOf(Site::kEpollCtl)},
+          {"recv", CallsOf(Site::kRecv)},
+          {"send", CallsOf(Site::kSend)},
+          {"sendmsg", CallsOf(Site::kSendMsg)},
+          {"shutdown", CallsOf(Site::kShutdown)},
+          {"ioctl", CallsOf(Site::kIoctlOutq)},
+          {"getsockopt", CallsOf(Site::kGetSockOpt)},
+          {"close", CallsOf(Site::kClose)}};
+}
+
+// docs/decisions/0021 says why each of them is made.
+TEST_CASE("a short connection takes the calls that it needs", "[M13][R7][seen-23]") {
+  constexpr std::uint64_t kConnections = 100;
+  const bool reset = GENERATE(false, true);
+  CAPTURE(reset);
+  EchoServer echo;
+  const std::string frame = Frame("x");
+  REQUIRE(echo.RoundTrip(frame));
+  const auto before = CallsOfALife();
+  for (std::uint64_t i = 1; i <= kConnections; ++i) {
+    RawPeer peer(echo.server.Addresses().at(0).Port());
+    REQUIRE(peer.SendAll(frame));
+    std::string answer;
+    REQUIRE(peer.ReadExactly(frame.size(), &answer) == End::kOpen);
+    REQUIRE(answer == frame);
+    if (reset) {
+      peer.Reset();
+    } else {
+      peer.Close();
+    }
+    REQUIRE(WaitUntil([&] { return echo.server.Stats().closed == i; }));
+  }
+  auto made = CallsOfALife();
+  for (auto& [name, count] : made) count -= before.at(name);
+  // One at a time, so that each finds the queue of connections empty after its own.
+  const std::map<std::string, std::uint64_t> expected = {{"accept4", 2 * kConnections},
+                                                         {"setsockopt", 0},
+                                                         {"getsockname", 0},
+                                                         {"getpeername", 0},
+                                                         {"epoll_ctl", 2 * kConnections},
+                                                         {"recv", 2 * kConnections},
+                                                         {"send", kConnections},
+                                                         {"sendmsg", 0},
+                                                         {"shutdown", 0},
+                                                         {"ioctl", kConnections},
+                                                         {"getsockopt", 0},
+                                                         {"close", kConnections}};
+  CHECK(made == expected);
+}
+
 TEST_CASE("once warm the library allocates nothing", "[R6]") {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   constexpr int kPackets = 20'000;  // packets come from the allocator there, so only half the truth
@@ -127,7 +184,7 @@ TEST_CASE("once warm the library allocates nothing", "[R6]") {
   constexpr int kPackets = 1'000'000;
 #endif
   EchoServer echo;
-  // Whole frames, and frames cut in the middle, whose tails wait in the ring buffer.
+  // Whole frames, and frames cut in the middle, whose tails wait in the buffer.
   const std::string frame = Frame(std::string(64, 'x'));
   const std::string halves = frame + frame.substr(0, 30);
   const std::string rest = frame.substr(30);
