@@ -6,7 +6,7 @@ CONFIG_asan := asan
 CONFIG_tsan := tsan
 
 TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,$(call find_sources,test,*_test.cc))
-# This one defines the seam itself, so it goes only into `fault`, `limits`, `loops`, `options` and
+# This one defines the seam itself, so it goes only into `fault`, `flow`, `limits`, `loops`, `options` and
 # `integration-fault`, a second program made of the objects of `integration`.
 FAULT_SRC := test/support/fault_syscalls.cc
 SUPPORT_SRCS := $(filter-out $(FAULT_SRC),$(wildcard test/support/*.cc))
@@ -55,7 +55,7 @@ endef
 
 program_sources = $(filter test/$1/%,$(TEST_SRCS))
 fault_object = $(FAULT_SRC:%.cc=$(BUILD)/$1/obj/%.o)
-extra_objects = $(if $(filter fault limits loops options,$2),$(call fault_object,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
+extra_objects = $(if $(filter fault flow limits loops options,$2),$(call fault_object,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
 
 $(foreach v,$(VARIANTS),\
   $(foreach p,$(filter-out %-fault,$(TEST_PROGRAMS)),\

@@ -5,6 +5,8 @@
 #include <xtcp/handler.h>
 #include <xtcp/loop.h>
 #include <xtcp/options.h>
+#include <xtcp/part.h>
+#include <xtcp/protocol.h>
 #include <xtcp/stop_mode.h>
 #include <xtcp/task.h>
 
@@ -12,11 +14,13 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 
 namespace xtcp {
 
@@ -97,6 +101,26 @@ class XTCP_API Conn {
   [[nodiscard]] virtual std::error_code Send(std::span<const std::byte> bytes) = 0;
   [[nodiscard]] std::error_code Send(std::string_view text);
 
+  // Sends the bytes of all parts, one after the other, as one `Send`: all or none, contiguous,
+  // counted once. A part with an owner is queued as a reference to its bytes, which must not change
+  // while anybody holds the owner (small ones may be copied); `send_buffer_limit` counts its bytes
+  // all the same, on each connection.
+  //
+  // An owner is let go when the last of its bytes was taken by the kernel, or when the connection
+  // closes, then before `kClosed`: on the loop's thread, outside this connection's callbacks, with no
+  // lock of the library held, so that its destructor may do what a callback may. It must not throw.
+  // After a refusal it is let go before the call returns. Any thread.
+  [[nodiscard]] virtual std::error_code SendParts(std::span<const Part> parts);
+  [[nodiscard]] std::error_code SendParts(std::initializer_list<Part> parts) {
+    return SendParts(std::span<const Part>(parts.begin(), parts.size()));
+  }
+
+  // Ends the output, and not the input: refuses further sends (`Errc::kStopping`), has everything
+  // that was accepted written, and then a FIN sent. `kRecv` goes on. When the peer has ended its
+  // stream, too, the connection closes (kPeerClosed). It is no stop, and every stop may follow.
+  // Idempotent; it needs no `Options::half_close`. Any thread, any callback.
+  virtual void EndSend();
+
   // Packs `packet` on the calling thread, and then does as `Send`. `Errc::kBadPacket`, and errors
   // of `Protocol::PackTo`, mean that nothing was queued and that the connection goes on. Any
   // thread.
@@ -175,6 +199,26 @@ class XTCP_API Conn {
   // Holds whatever the application wants to keep with the connection. To be used inside callbacks
   // on this connection's loop, or before its dial, and nowhere else.
   virtual std::any& UserData() = 0;
+
+  // Keeps a `T` in `UserData`, made from `args`, in the place of what was there; and returns it, or
+  // null when nothing or another type is there. `T` may be move-only, or neither copied nor moved.
+  // To be called where `UserData` may be used.
+  template <typename T, typename... Args>
+  T& EmplaceData(Args&&... args) {
+    auto data = std::make_shared<T>(std::forward<Args>(args)...);
+    T& kept = *data;
+    UserData() = std::move(data);
+    return kept;
+  }
+  template <typename T>
+  T* Data() noexcept {
+    const auto* const data = std::any_cast<std::shared_ptr<T>>(&UserData());
+    return data == nullptr ? nullptr : data->get();
+  }
+
+  // Returns the decoder of this connection, null if its protocol makes none. To be called where
+  // `UserData` may be used.
+  virtual Protocol::Decoder* decoder();
 
   // Returns the socket, for getsockopt(2) (SO_PEERCRED, TCP_INFO, …); -1 before the connection is
   // established and once it is closed. Do not read, write or close it. To be called where

@@ -160,6 +160,9 @@ class XTCP_API LoopGroup {
   // return `Errc::kStopped`, while `Post` works until the end.
   StopReport Stop(StopMode mode);
 
+  // Drains every server on the group, as `Server::Drain` does.
+  void Drain(DrainMode mode = DrainMode::kOwnListeners);
+
   // Returns whether a stop has begun, or the group has ended.
   bool IsStopped() const;
 

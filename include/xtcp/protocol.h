@@ -108,10 +108,11 @@ struct UnpackResult {
   std::size_t need = 0;
 };
 
-// How packets look on the wire.
+// How packets look on the wire. What is not overridden is refused: a protocol that only unpacks need
+// not pack, and the other way round.
 //
 // Thread safety: one object serves all connections and all threads at the same time, so it is
-// stateless.
+// stateless. What has to remember something from one packet to the next is a `Decoder`.
 // Lifetime: shared by `Options` and by every connection made from them.
 class XTCP_API Protocol {
  public:
@@ -119,15 +120,17 @@ class XTCP_API Protocol {
 
   // Returns the exact number of bytes that `PackTo` will write, or 0 for a packet that cannot be
   // packed.
-  virtual std::size_t PackSize(const Packet& packet) const = 0;
+  virtual std::size_t PackSize(const Packet& packet) const;
 
   // Writes the packet. `writer` has room for exactly what `PackSize` said. An error, an exception,
   // or another number of bytes is the result of `SendPacket`; then nothing is queued and the
   // connection goes on. After a `PackSize` of 0 it is called with no room at all, to say why. It
   // runs on the thread that calls `SendPacket`, with no lock of the library held.
-  virtual std::error_code PackTo(const Packet& packet, Writer& writer) const = 0;
+  virtual std::error_code PackTo(const Packet& packet, Writer& writer) const;
 
-  // Takes the first packet from `buf`, which holds all bytes that wait and is never empty:
+  // Takes the first packet from `buf`, which holds the bytes that wait and is never empty. It holds
+  // at most as many as a packet may have (`Options::max_packet_size`, and `first_packet_size` before
+  // the first packet); what lies behind them comes next.
   //
   //   packet  size  error   meaning
   //   null    0     none    more bytes are needed
@@ -151,7 +154,28 @@ class XTCP_API Protocol {
   // ends first, `Unpack` gets what there is once more, if there are bytes that it has not seen. A
   // `need` beyond the limit ends the connection at once (kPacketTooLarge). Nothing is reserved
   // because of `need`.
-  virtual UnpackResult Unpack(std::span<const std::byte> buf) const = 0;
+  virtual UnpackResult Unpack(std::span<const std::byte> buf) const;
+
+  // The state of one connection's input, for protocols in which the meaning of bytes depends on
+  // those before: it is asked instead of the protocol. A message may so be several packets, such as
+  // a head, the parts of a body, and an end (which carries a mark of its own, since a packet of no
+  // bytes breaks the rules). A packet is delivered before the bytes behind it are unpacked: what
+  // `OnEvent` does to the decoder (`Conn::decoder`), or sends, is done by then.
+  //
+  // Thread safety: it is used on its connection's loop thread only.
+  // Lifetime: it belongs to its connection, and is destroyed when `kClosed` has returned.
+  class XTCP_API Decoder {
+   public:
+    virtual ~Decoder();
+
+    // As `Protocol::Unpack`; an exception has the same effect.
+    virtual UnpackResult Unpack(std::span<const std::byte> buf) = 0;
+  };
+
+  // Makes the decoder of one connection, before its first bytes are unpacked or when
+  // `Conn::decoder` is first asked for; null, unless overridden, means that there is none. What it
+  // throws has the effect of an exception from `Unpack`. Loop thread only.
+  virtual std::unique_ptr<Decoder> NewDecoder() const;
 
   // Packs into `*out`, which is replaced; it is for packing once and sending to many. With an
   // error, the same that `SendPacket` would return (`Errc::kBadPacket`, `Errc::kNoMemory`, or the

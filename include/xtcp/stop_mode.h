@@ -25,6 +25,13 @@ enum class StopMode {
   kGracefullyAndWait,
 };
 
+// Which listeners a drain treats as its own. One from `Server::Adopt` may be shared with other
+// processes, which go on accepting from it.
+enum class DrainMode {
+  kOwnListeners,  // those of `Listen`; from an adopted one nothing more is accepted
+  kAdoptedToo,
+};
+
 // The report of a stop.
 //
 // `kImmediately` and `kGracefullyButNotWait` return at once and fill in `connections` only. Every

@@ -10,6 +10,7 @@
 #include <xtcp/logger.h>
 #include <xtcp/loop.h>
 #include <xtcp/options.h>
+#include <xtcp/part.h>
 #include <xtcp/protocol.h>
 #include <xtcp/redialer.h>
 #include <xtcp/server.h>

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -9,8 +10,23 @@
 
 namespace xtcp::internal {
 
+namespace {
+
+constexpr std::uint32_t kEndMask = 0x7fffffff;
+
+// A part of so many bytes or less is copied, though it has an owner: it costs less than a reference.
+constexpr std::size_t kLargestCopied = 512;
+
+constexpr std::size_t kLongestReference = std::size_t{1} << 30;
+
+}  // namespace
+
 OutboundBuffer::~OutboundBuffer() {
   XTCP_CHECK(last_ == nullptr, "an outbound buffer is destroyed with its chunks");
+}
+
+const std::byte* OutboundBuffer::Chunk::data() {
+  return refers != 0 ? static_cast<Reference*>(this)->referred : bytes();
 }
 
 bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
@@ -23,16 +39,13 @@ bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
       added.Clear(pool);
       return false;
     }
-    OutboundBuffer one;
-    one.last_ = ::new (memory) Chunk{nullptr, 0, 0};
-    one.last_->next = one.last_;
-    added.Link(one);
+    added.LinkOne(::new (memory) Chunk{nullptr, 0, 0, 0});
     added_room += kChunkBytes;
   }
   const auto fill = [&bytes](Chunk* chunk) {
     const std::size_t n = std::min(bytes.size(), kChunkBytes - chunk->end);
     std::memcpy(chunk->bytes() + chunk->end, bytes.data(), n);
-    chunk->end += static_cast<std::uint32_t>(n);
+    chunk->end = (chunk->end + n) & kEndMask;
     bytes = bytes.subspan(n);
   };
   if (room() != 0 && !bytes.empty()) fill(last_);
@@ -47,13 +60,57 @@ bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
   return true;
 }
 
+bool OutboundBuffer::AppendParts(std::span<const Part> parts, BlockPool& pool) {
+  OutboundBuffer added;
+  for (const Part& part : parts) {
+    const bool refers = part.owner != nullptr && part.bytes.size() > kLargestCopied;
+    const bool good = refers ? added.AppendReference(part, pool) : added.Append(part.bytes, pool);
+    if (!good) {
+      added.Clear(pool);
+      return false;
+    }
+  }
+  Splice(added, pool);
+  return true;
+}
+
+bool OutboundBuffer::AppendReference(const Part& part, BlockPool& pool) {
+  std::span<const std::byte> left = part.bytes;
+  while (!left.empty()) {
+    void* const memory = pool.Take(sizeof(Reference));
+    if (memory == nullptr) return false;
+    const std::size_t n = std::min(left.size(), kLongestReference);
+    LinkOne(::new (memory) Reference{
+        {nullptr, 0, static_cast<std::uint32_t>(n) & kEndMask, 1}, left.data(), part.owner});
+    left = left.subspan(n);
+  }
+  return true;
+}
+
+void OutboundBuffer::LinkOne(Chunk* chunk) {
+  OutboundBuffer one;
+  one.last_ = chunk;
+  chunk->next = chunk;
+  Link(one);
+}
+
+void OutboundBuffer::Free(Chunk* chunk, BlockPool& pool) {
+  if (chunk->refers == 0) {
+    pool.Give(chunk, kBlockSize);
+    return;
+  }
+  auto* const reference = static_cast<Reference*>(chunk);
+  std::destroy_at(reference);
+  pool.Give(reference, sizeof(Reference));
+}
+
 void OutboundBuffer::Splice(OutboundBuffer& other, BlockPool& pool) {
   while (!other.empty()) {
     Chunk* first = other.last_->next;
     const std::size_t held = first->end - first->begin;
-    if (held > room()) break;
+    if (held > room() || first->refers != 0) break;
     std::memcpy(last_->bytes() + last_->end, first->bytes() + first->begin, held);
-    last_->end += static_cast<std::uint32_t>(held);
+    last_->end = (last_->end + held) & kEndMask;
     pool.Give(other.TakeFirst(), kBlockSize);
   }
   Link(other);
@@ -71,14 +128,15 @@ int OutboundBuffer::Gather(iovec* parts, int max) const {
   int count = 0;
   Chunk* chunk = last_->next;
   while (count < max) {
-    parts[count++] = {chunk->bytes() + chunk->begin, chunk->end - chunk->begin};
+    parts[count++] = {const_cast<std::byte*>(chunk->data() + chunk->begin),
+                      chunk->end - chunk->begin};
     if (chunk == last_) break;
     chunk = chunk->next;
   }
   return count;
 }
 
-void OutboundBuffer::Consume(std::size_t n, BlockPool& pool) {
+void OutboundBuffer::Consume(std::size_t n, BlockPool& pool, OutboundBuffer& released) {
   while (last_ != nullptr) {
     Chunk* first = last_->next;
     const std::size_t held = first->end - first->begin;
@@ -87,14 +145,21 @@ void OutboundBuffer::Consume(std::size_t n, BlockPool& pool) {
       return;
     }
     n -= held;
-    pool.Give(TakeFirst(), kBlockSize);
+    Chunk* const used = TakeFirst();
+    if (used->refers != 0) {
+      released.LinkOne(used);
+    } else {
+      pool.Give(used, kBlockSize);
+    }
     if (n == 0) return;
   }
   XTCP_DCHECK(n == 0, "more was written than was queued");
 }
 
 void OutboundBuffer::Clear(BlockPool& pool) {
-  while (last_ != nullptr) pool.Give(TakeFirst(), kBlockSize);
+  OutboundBuffer all;
+  all.last_ = std::exchange(last_, nullptr);
+  while (all.last_ != nullptr) Free(all.TakeFirst(), pool);
 }
 
 OutboundBuffer::Chunk* OutboundBuffer::TakeFirst() {

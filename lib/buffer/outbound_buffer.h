@@ -1,16 +1,19 @@
 #pragma once
 
 #include <sys/uio.h>
+#include <xtcp/part.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "buffer/block_pool.h"
 
 namespace xtcp::internal {
 
-// Bytes that wait to be written, in a list of chunks of 16 KiB. The buffer is one pointer wide, and
+// Bytes that wait to be written, in a list of chunks: of 16 KiB each, which hold bytes, and of those
+// that refer to bytes of somebody else, together with their owner. The buffer is one pointer wide, and
 // without bytes it holds no memory. It has no lock: a connection has two buffers, one for senders
 // on other threads, which the connection's lock guards, and one that belongs to its loop. `Splice`
 // moves what is in the first to the second without a copy.
@@ -29,10 +32,17 @@ class OutboundBuffer {
   bool empty() const { return last_ == nullptr; }
 
   // How many bytes fit after the last one without another chunk.
-  std::size_t room() const { return last_ == nullptr ? 0 : kChunkBytes - last_->end; }
+  std::size_t room() const {
+    return last_ == nullptr || last_->refers != 0 ? 0 : kChunkBytes - last_->end;
+  }
 
   // Copies all of `bytes`. Returns false, and changes nothing, when an allocation fails.
   bool Append(std::span<const std::byte> bytes, BlockPool& pool);
+
+  // Puts all parts after the last byte, as one: the bytes of those without an owner, and of small
+  // ones, are copied, and the others are referred to. Returns false, and changes nothing, when an
+  // allocation fails.
+  bool AppendParts(std::span<const Part> parts, BlockPool& pool);
 
   // Puts all of `other` after the last byte, and leaves `other` empty. Chunks move as they are, but
   // those that fit into the room of the last one are copied there, so that small pieces from two
@@ -42,18 +52,33 @@ class OutboundBuffer {
   // Fills in the first parts to write, at most `max`, and returns how many it has filled in.
   int Gather(iovec* parts, int max) const;
 
-  // Drops the first `n` bytes. Chunks that are empty then go back to the pool.
-  void Consume(std::size_t n, BlockPool& pool);
+  // Drops the first `n` bytes. Chunks that are empty then go back to the pool; but those that refer
+  // to somebody else's bytes go to `released`, since the owner's destructor may do anything.
+  void Consume(std::size_t n, BlockPool& pool, OutboundBuffer& released);
+
+  // Drops all bytes, and lets their owners go. Until it returns the buffer is empty already, so that
+  // a destructor of an owner that comes here again does no harm. No lock may be held.
   void Clear(BlockPool& pool);
 
  private:
+  struct Reference;
   struct Chunk {
-    Chunk* next;          // the chunks are a circle: after the last one comes the first
-    std::uint32_t begin;  // the bytes are from here
-    std::uint32_t end;    // to here
+    Chunk* next;             // the chunks are a circle: after the last one comes the first
+    std::uint32_t begin;     // the bytes are from here
+    std::uint32_t end : 31;  // to here
+    std::uint32_t refers : 1;
     std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
+    const std::byte* data();
+  };
+  struct Reference : Chunk {
+    const std::byte* referred;
+    std::shared_ptr<const void> owner;
   };
   static constexpr std::size_t kChunkBytes = kBlockSize - sizeof(Chunk);
+
+  bool AppendReference(const Part& part, BlockPool& pool);
+  void LinkOne(Chunk* chunk);
+  static void Free(Chunk* chunk, BlockPool& pool);
 
   // Puts the chunks of `other` after the last one.
   void Link(OutboundBuffer& other);

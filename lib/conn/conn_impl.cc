@@ -83,6 +83,29 @@ std::error_code ConnImpl::SendOnLoop(std::span<const std::byte> bytes) {
   return error;
 }
 
+std::error_code ConnImpl::SendParts(std::span<const Part> parts) {
+  std::size_t size = 0;
+  for (const Part& part : parts) {
+    if (part.bytes.size() > std::numeric_limits<std::size_t>::max() - size) {
+      return intake_.Refuse(Errc::kTooLarge);
+    }
+    size += part.bytes.size();
+  }
+  if (size == 0) return {};
+  if (!EventLoop::IsCurrent(context_->mailbox)) {
+    bool post = false;
+    const std::error_code error = intake_.SendParts(parts, size, *context_, *this, &post);
+    if (post) Push();
+    return error;
+  }
+  Turn& turn = service().turn();
+  const bool own = turn.IsOf(this);
+  const std::error_code error = out_.SendParts(parts, size, own ? &turn : nullptr,
+                                               service().service(), intake_, *context_, deadlines_);
+  if (!own && (!error || intake_.has_refused())) Post();
+  return error;
+}
+
 std::error_code ConnImpl::SendPacket(const Packet& packet) {
   // Don't pack when the send would be refused anyway.
   if (const std::error_code error = intake_.CheckState(*context_)) return intake_.Refuse(error);
@@ -146,6 +169,15 @@ std::string ConnImpl::ToString() const {
   return LocalAddress().ToString() + (accepted() ? " <- " : " -> ") + RemoteAddress().ToString();
 }
 
+Protocol::Decoder* ConnImpl::decoder() {
+  return phase_ == Phase::kClosed && !in_.has_decoder() ? nullptr
+                                                        : in_.AskDecoder(*context_->protocol);
+}
+
+void ConnImpl::EndSend() {
+  if (intake_.EndSend(*this)) Push();
+}
+
 std::error_code ConnImpl::Post(Task task) {
   bool post = false;
   const std::error_code error = intake_.Post(std::move(task), *this, &post);
@@ -177,9 +209,8 @@ void ConnImpl::WaitForEnd() const {
 // ---- Any callback on its loop.
 
 void ConnImpl::SetTimer(std::chrono::milliseconds delay) {
-  if (!EventLoop::IsCurrent(context_->mailbox) || !fd_.valid() || phase_ != Phase::kServing) {
-    return;
-  }
+  const bool serves = fd_.valid() && phase_ == Phase::kServing && !fin_seen_;
+  if (!EventLoop::IsCurrent(context_->mailbox) || !serves) return;
   EventLoop& loop = service().loop();
   if (delay.count() <= 0) {
     timer_due_ = loop.iteration_began();
@@ -196,6 +227,14 @@ void ConnImpl::CancelTimer() {
 }
 
 // ---- The loop's thread: begin and end.
+
+template <typename Function>
+void ConnImpl::CallAside(Turn& turn, const Function& function) {
+  const bool timed = turn.service().has_deadlines;
+  const auto before = timed ? sys::Now() : Deadlines::Time{0};
+  turn.Call(function);
+  if (timed) deadlines_.NoteAside(sys::Now() - before);
+}
 
 std::error_code ConnImpl::Begin(UniqueFd fd, ConnectionEnds ends, EventType first) {
   fd_ = std::move(fd);
@@ -220,6 +259,22 @@ void ConnImpl::StopByService(Stops stops) {
   if (phase_ == Phase::kClosed) return;
   intake_.NoteStops(stops);
   Visit(kWasPosted);
+}
+
+void ConnImpl::CallBack(const std::function<void(const ConnPtr&)>& call) {
+  if (phase_ == Phase::kClosed) return;
+  Turn& turn = BeginTurn();
+  CallAside(turn, [&](Handler&) { call(turn.self()); });
+  FinishTurn(turn);
+}
+
+void ConnImpl::TellDrain() {
+  const bool lives = phase_ == Phase::kServing || phase_ == Phase::kFlushing;
+  if (drain_told_ || !lives || intake_.stop_asked()) return;
+  drain_told_ = true;
+  Turn& turn = BeginTurn();
+  CallAside(turn, [&](Handler& handler) { handler.OnDrain(turn.self()); });
+  FinishTurn(turn);
 }
 
 void ConnImpl::Abort(std::error_code error) {
@@ -272,6 +327,7 @@ void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
   loop.Disarm(this);
   fd_.Reset();
   out_.Clear(turn.pool());
+  turn.Release(turn.pool());
   in_.Clear(turn.pool());
   XTCP_LOG_LIMITED(kDebug, "%s closed: %s", ToString().c_str(),
                    std::string(xtcp::ToString(reason)).c_str());
@@ -288,6 +344,7 @@ void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
 
 void ConnImpl::DropUserData() {
   intake_.TakeTasks(std::numeric_limits<std::size_t>::max());
+  in_.DropDecoder();
   user_data_.reset();
 }
 
@@ -321,7 +378,8 @@ void ConnImpl::TakeTurn(std::uint32_t reasons) {
   if ((reasons & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;
   // A pause that was asked for before a deadline fell due may be seen together with it.
   if ((reasons & kTimerDue) != 0) FollowPause();
-  const bool retry = (reasons & kTimerDue) != 0 && std::exchange(starved_, false);
+  const bool retry = (reasons & kTimerDue) != 0 && starved_;
+  if (retry) starved_ = false;
   const bool overdue = (reasons & kTimerDue) != 0 && NextDue().at <= sys::Now();
   Turn& turn = BeginTurn();
   // What has arrived, or can leave, when a deadline falls due is in time: it is handled first.
@@ -336,6 +394,7 @@ void ConnImpl::TakeTurn(std::uint32_t reasons) {
     }
   }
   if ((reasons & (kTimerDue | kWasPosted)) != 0) RunTimer(turn);
+  if (turn.hold_above() != Turn::kNeverHold || in_.held()) in_.FollowHold(turn, intake_);
   if (input) HandleInput(turn, reasons);
   if (overdue) {
     out_.Flush(turn, intake_, deadlines_);
@@ -351,12 +410,18 @@ Turn& ConnImpl::BeginTurn() {
   if (starved_) turn.Rest();
   if (phase_ != Phase::kServing) turn.WantTimes();
   out_.BeginTurn(turn);
+  const std::size_t above = turn.options().pause_recv_above;
+  const bool may_hold = above > 0 && phase_ == Phase::kServing && out_.error() == 0;
+  turn.WatchQueue(out_.account(), may_hold ? above : Turn::kNeverHold);
   last_iteration_ = service().loop().iteration();
   return turn;
 }
 
 void ConnImpl::FinishTurn(Turn& turn) {
-  const AtScopeEnd leave([&turn] { turn.Leave(); });
+  const AtScopeEnd leave([&] {
+    turn.Leave();
+    turn.Release(context_->pool);
+  });
   if (phase_ == Phase::kClosed) return;
   if (intake_.has_tasks()) RunTasks(turn);
   out_.Flush(turn, intake_, deadlines_);
@@ -368,24 +433,17 @@ void ConnImpl::FinishTurn(Turn& turn) {
   if (!AdvancePhase(turn)) return;
   out_.Settle(intake_, *context_);
   NoteActivity(turn);
+  if (in_.held()) in_.FollowHold(turn, intake_);
   FollowPause();
   if (!UpdateInterest(turn)) return;
   // The next turn is asked for when packets are left over, or when the socket takes nothing more
   // and is read until its input ends.
-  if (in_.has_backlog() && intake_.MayDeliver()) Post();
+  if (in_.has_backlog() && intake_.MayDeliver() && !in_.held()) Post();
   if (out_.error() != 0 && !starved_) Post();
   ScheduleTimer();
 }
 
 // ---- Tasks and the application's timer.
-
-template <typename Function>
-void ConnImpl::CallAside(Turn& turn, const Function& function) {
-  const bool timed = turn.service().has_deadlines;
-  const auto before = timed ? sys::Now() : Deadlines::Time{0};
-  turn.Call(function);
-  if (timed) deadlines_.NoteAside(sys::Now() - before);
-}
 
 void ConnImpl::RunTasks(Turn& turn) {
   TaskChain tasks = intake_.TakeTasks(kTasksPerTurn);
@@ -412,8 +470,9 @@ void ConnImpl::HandleInput(Turn& turn, std::uint32_t events) {
     if (!fin_seen_) HandleReadEnd(turn, in_.Discard(turn));
   } else if (phase_ == Phase::kFlushing) {
     // Nothing more comes in; an error shows in the write that the turn ends with.
-  } else if (!intake_.paused()) {
-    if (deadlines_.input_clock_stopped()) FollowPause();  // resumed
+  } else if (!reads_nothing() && !fin_seen_) {
+    // The application has resumed, or what was queued has left.
+    if (deadlines_.input_clock_stopped() || deadlines_.packet_clock_stopped()) FollowPause();
     HandleReadEnd(turn, in_.ReadAndDeliver(turn, intake_, deadlines_));
   } else if ((events & EPOLLERR) != 0) {
     const int error = TakeSocketError(fd_.get());
@@ -449,6 +508,8 @@ void ConnImpl::HandleReadEnd(Turn& turn, Inbound::ReadEnd end) {
   fin_seen_ = true;
   if (out_.error() != 0) {
     turn.DoomBySocket(out_.error());
+  } else if (phase_ == Phase::kServing && turn.options().half_close) {
+    HandleHalfClose(turn);
   } else if (phase_ == Phase::kServing) {
     // The end of input, not of output. Half a packet is of no use to anybody.
     in_.Clear(turn.pool());
@@ -459,8 +520,16 @@ void ConnImpl::HandleReadEnd(Turn& turn, Inbound::ReadEnd end) {
   }
 }
 
+void ConnImpl::HandleHalfClose(Turn& turn) {
+  in_.Clear(turn.pool());
+  timer_due_ = Deadlines::kNever;
+  deadlines_.EndPacket();
+  if (intake_.stop_asked()) return;
+  turn.Call([&turn](Handler& handler) { handler.OnRecvEnd(turn.self()); });
+}
+
 void ConnImpl::HandleBrokenOutput(Turn& turn) {
-  if (phase_ == Phase::kServing && !intake_.paused()) {
+  if (phase_ == Phase::kServing && !intake_.paused() && !fin_seen_) {
     // What had arrived before the error is delivered: the input is read to its end.
     intake_.Refuse();
   } else {
@@ -498,14 +567,16 @@ bool ConnImpl::AdvancePhase(Turn& turn) {
   const bool stopping = phase_ == Phase::kStopping || phase_ == Phase::kLingering;
   if (Has(stops, Stops::kGraceful) && !stopping) BeginGracefulStop();
   const bool all_written = out_.empty(turn, intake_);
-  if (phase_ == Phase::kFlushing && all_written) {
+  const bool ends_send = phase_ == Phase::kServing && intake_.send_ended();
+  if (ends_send && all_written && !fin_sent_) fin_sent_ = ShutdownWrite(fd_.get());
+  if ((phase_ == Phase::kFlushing || (ends_send && fin_seen_)) && all_written) {
     Close(turn, CloseReason::kPeerClosed, {});
     return false;
   }
   if (phase_ == Phase::kStopping && all_written) {
     // Closing with unread input would make the kernel send a reset, and the peer could lose what it
     // has not read yet (RFC 1122, 4.2.2.13). So: FIN, then read until the peer's.
-    fin_sent_ = ShutdownWrite(fd_.get());
+    if (!fin_sent_) fin_sent_ = ShutdownWrite(fd_.get());
     EnterPhase(Phase::kLingering);
   }
   if (phase_ == Phase::kLingering && fin_seen_) {
@@ -524,7 +595,7 @@ void ConnImpl::BeginGracefulStop() {
 bool ConnImpl::UpdateInterest(Turn& turn) {
   std::uint32_t events = 0;
   if (!starved_) {
-    const bool reads = phase_ == Phase::kServing ? !intake_.paused() : !fin_seen_;
+    const bool reads = !fin_seen_ && (phase_ != Phase::kServing || !reads_nothing());
     if (reads) {
       events |= EPOLLIN;
       parked_ = false;
@@ -547,14 +618,17 @@ void ConnImpl::NoteActivity(Turn& turn) {
 }
 
 void ConnImpl::FollowPause() {
+  if (phase_ != Phase::kServing) return;
   const bool paused = intake_.paused();  // once: another thread may change it meanwhile
-  if (phase_ != Phase::kServing || paused == deadlines_.input_clock_stopped()) return;
+  const bool held = in_.held();
+  const bool of_input = paused != deadlines_.input_clock_stopped();
+  const bool of_packets = held != deadlines_.packet_clock_stopped();
+  if (!of_input && !of_packets) return;
   const auto now = sys::Now();
-  if (paused) {
-    deadlines_.StopInputClock(now);
-  } else {
-    deadlines_.StartInputClock(now);
-  }
+  if (of_input && paused) deadlines_.StopInputClock(now);
+  if (of_input && !paused) deadlines_.StartInputClock(now);
+  if (of_packets && held) deadlines_.StopPacketClock(now);
+  if (of_packets && !held) deadlines_.StartPacketClock(now);
 }
 
 Deadlines::Due ConnImpl::NextDue() const {
@@ -571,7 +645,7 @@ void ConnImpl::ScheduleTimer() {
 
 void ConnImpl::CheckDeadlines(Turn& turn) {
   if (phase_ == Phase::kServing && intake_.stop_asked()) return;  // the stop has its own time
-  if (fin_seen_ && out_.empty(turn, intake_)) return;             // it has ended in time
+  if (phase_ != Phase::kServing && fin_seen_ && out_.empty(turn, intake_)) return;  // in time
   const Deadlines::Due next = NextDue();
   if (next.at <= sys::Now()) turn.Doom(next.reason);
 }

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -48,6 +49,8 @@ class ConnImpl : public Conn, public Channel {
   // Conn.
   using Conn::Send;
   std::error_code Send(std::span<const std::byte> bytes) override;
+  using Conn::SendParts;
+  std::error_code SendParts(std::span<const Part> parts) override;
   std::error_code SendPacket(const Packet& packet) override;
   StopReport Stop(StopMode mode) override;
   std::error_code DialAndServe(std::string_view address) override;
@@ -65,6 +68,8 @@ class ConnImpl : public Conn, public Channel {
   void SetTimer(std::chrono::milliseconds delay) override;
   void CancelTimer() override;
   Loop loop() const override;
+  Protocol::Decoder* decoder() override;
+  void EndSend() override;
 
   // The rest is for its service, on its loop's thread.
 
@@ -74,6 +79,19 @@ class ConnImpl : public Conn, public Channel {
 
   // The stops of its service, or of its group, reach this connection.
   void StopByService(Stops stops);
+
+  // Calls `call` as a callback of this connection.
+  void CallBack(const std::function<void(const ConnPtr&)>& call);
+
+  // Notes that a visit with this mark came here. Returns false if the last one had the same.
+  bool MarkVisited(bool mark) {
+    const bool marked = visit_mark_ == mark;
+    visit_mark_ = mark;
+    return !marked;
+  }
+
+  // Calls OnDrain, once.
+  void TellDrain();
 
   // Ends the connection at once, because its loop is broken.
   void Abort(std::error_code error);
@@ -189,6 +207,9 @@ class ConnImpl : public Conn, public Channel {
   // Moves on to the next phase, if it is time. Returns false when the connection is closed. Only
   // this and `HandleReadEnd` change the phase.
   bool AdvancePhase(Turn& turn);
+
+  // The peer has ended its stream, and the connection serves on.
+  void HandleHalfClose(Turn& turn);
   void EnterPhase(Phase to);
   void BeginGracefulStop();
 
@@ -202,6 +223,8 @@ class ConnImpl : public Conn, public Channel {
   void NoteActivity(Turn& turn);
 
   // Stops or starts the clock of the deadlines of input, if reading was paused or resumed.
+  // Whether nothing is read for now, because the application has paused, or too much is queued.
+  bool reads_nothing() const { return intake_.paused() || in_.held(); }
   void FollowPause();
 
   // Arms the channel's timer for the first of the deadlines and the application's timer.
@@ -225,10 +248,12 @@ class ConnImpl : public Conn, public Channel {
   Phase phase_ = Phase::kServing;
   std::uint8_t deferred_ = 0;       // reasons for the next turn
   std::uint8_t starved_count_ = 0;  // turns in a row in which the kernel had no memory
-  bool starved_ = false;            // wait for the timer, not for events
-  bool parked_ = false;             // paused and hung up: out of the poller
-  bool fin_seen_ = false;           // the peer's end of stream was read
-  bool fin_sent_ = false;
+  bool starved_ : 1 = false;        // wait for the timer, not for events
+  bool parked_ : 1 = false;         // paused and hung up: out of the poller
+  bool fin_seen_ : 1 = false;       // the peer's end of stream was read
+  bool fin_sent_ : 1 = false;
+  bool drain_told_ : 1 = false;
+  bool visit_mark_ : 1 = false;
   Deadlines::Time timer_due_ = Deadlines::kNever;  // when the application's timer is due
   std::uint32_t index_ = 0;
   std::uint32_t last_iteration_ = 0;  // the loop's, in which the last turn was
@@ -237,6 +262,6 @@ class ConnImpl : public Conn, public Channel {
 };
 
 // Thousands of them are idle. decisions/0026 says what the bytes are for.
-static_assert(sizeof(void*) != 8 || sizeof(ConnImpl) <= 336);
+static_assert(sizeof(void*) != 8 || sizeof(ConnImpl) <= 344);
 
 }  // namespace xtcp::internal

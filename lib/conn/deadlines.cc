@@ -19,34 +19,46 @@ Deadlines::Due Deadlines::Next(const Options& options, Phase phase, bool queued)
   if (phase == Phase::kFlushing) {
     consider(output_at_ + options.linger_timeout, CloseReason::kLingerTimeout);
   }
-  if (phase == Phase::kServing && !input_clock_stopped_) {
-    consider(fixed_due_, CloseReason::kPacketDeadline);
-    if (options.read_deadline.count() > 0) {
-      consider(active_at_ + options.read_deadline, CloseReason::kReadDeadline);
-    }
+  if (phase != Phase::kServing) return next;
+  if (!packet_stands()) consider(fixed_due_, CloseReason::kPacketDeadline);
+  if (!input_clock_stopped_ && options.read_deadline.count() > 0) {
+    consider(active_at_ + options.read_deadline, CloseReason::kReadDeadline);
   }
   return next;
 }
 
 void Deadlines::BeginPacket(Time due) {
-  XTCP_DCHECK(!input_clock_stopped_, "a packet begins while nothing is read");
+  XTCP_DCHECK(!packet_stands(), "a packet begins while nothing is read");
   fixed_due_ = due;
 }
 
 void Deadlines::StopInputClock(Time now) {
   XTCP_DCHECK(!input_clock_stopped_, "the input clock is stopped twice");
+  if (!packet_stands()) ShiftPacket(-now);
   input_clock_stopped_ = true;
-  ShiftInput(-now);
+  active_at_ -= now;
 }
 
 void Deadlines::StartInputClock(Time now) {
   XTCP_DCHECK(input_clock_stopped_, "the input clock is started twice");
   input_clock_stopped_ = false;
-  ShiftInput(now);
+  active_at_ += now;
+  if (!packet_stands()) ShiftPacket(now);
 }
 
-void Deadlines::ShiftInput(Time by) {
-  active_at_ += by;
+void Deadlines::StopPacketClock(Time now) {
+  XTCP_DCHECK(!packet_clock_stopped_, "the clock of packets is stopped twice");
+  if (!packet_stands()) ShiftPacket(-now);
+  packet_clock_stopped_ = true;
+}
+
+void Deadlines::StartPacketClock(Time now) {
+  XTCP_DCHECK(packet_clock_stopped_, "the clock of packets is started twice");
+  packet_clock_stopped_ = false;
+  if (!packet_stands()) ShiftPacket(now);
+}
+
+void Deadlines::ShiftPacket(Time by) {
   if (fixed_due_ != kNever) fixed_due_ += by;
 }
 

@@ -15,7 +15,7 @@ namespace xtcp::internal {
 //
 //   what happened                              ends the connection after
 //   a byte was received, or taken ───────────► read_deadline     kServing, not while paused
-//   a packet began ──────────────────────────► packet_deadline   kServing, not while paused
+//   a packet began ──────────────────────────► packet_deadline   kServing, not while paused or held
 //   a byte was taken, or the queue began ────► write_deadline    while something is queued
 //   a byte was taken, or the peer's FIN came ► linger_timeout    kFlushing
 //   a graceful stop began ───────────────────► linger_timeout    kStopping, kLingering
@@ -59,16 +59,22 @@ class Deadlines {
   void StartInputClock(Time now);
   bool input_clock_stopped() const { return input_clock_stopped_; }
 
- private:
-  // Moves the times that stand still while nothing is read.
-  void ShiftInput(Time by);
+  // The same for the clock of packet_deadline alone: input is held, for what is queued.
+  void StopPacketClock(Time now);
+  void StartPacketClock(Time now);
+  bool packet_clock_stopped() const { return packet_clock_stopped_; }
 
-  // While the input clock is stopped, the first and the last are kept relative to the moment at
-  // which it starts again.
+ private:
+  bool packet_stands() const { return input_clock_stopped_ || packet_clock_stopped_; }
+  void ShiftPacket(Time by);
+
+  // While its clock is stopped, the first, and so the last, is kept relative to the moment at which
+  // it starts again.
   Time active_at_{0};
   Time output_at_{0};
   Time fixed_due_ = kNever;  // of packet_deadline or a stop: traffic does not move it
   bool input_clock_stopped_ = false;
+  bool packet_clock_stopped_ = false;
 };
 
 }  // namespace xtcp::internal

@@ -3,6 +3,7 @@
 #include <xtcp/error.h>
 #include <xtcp/protocol.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -125,27 +126,30 @@ std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const s
   backlog_ = false;
   const Protocol& protocol = *turn.service().protocol;
   const ConnPtr& conn = turn.self();
+  const bool holds = turn.hold_above() != Turn::kNeverHold;
   std::size_t limit = PacketLimit(turn.options());
   const std::byte* next = view.data();
   const std::byte* const end = next + view.size();
   Slice slice;
   turn.Call([&](Handler& handler) {
+    Protocol::Decoder* const decoder = AskDecoder(protocol);
     while (next != end) {
-      if (!intake.MayDeliver() || slice.IsOver()) {
+      if (!intake.MayDeliver() || slice.IsOver() || (holds && MustHold(turn, intake))) {
         backlog_ = true;
         break;
       }
-      const std::span<const std::byte> rest(next, end);
+      const auto waiting = static_cast<std::size_t>(end - next);
+      const std::span<const std::byte> rest(next, std::min(waiting, limit));
       // Released at once, so that the compiler knows of nothing to destroy after the handler.
       Packet* packet = nullptr;
       std::size_t consumed = 0;
       {
-        UnpackResult result = protocol.Unpack(rest);
+        UnpackResult result = decoder == nullptr ? protocol.Unpack(rest) : decoder->Unpack(rest);
         // Independent of how the stream was cut: a packet too large to wait for is refused even
         // when it arrives whole.
         const bool good = result.packet != nullptr && !result.error && result.size <= limit &&
                           result.size - 1 < rest.size();  // and not 0
-        if (!good && !HandleNoPacket(turn, intake, rest, result)) break;
+        if (!good && !HandleNoPacket(turn, intake, {next, end}, result)) break;
         consumed = result.size;
         next += consumed;
         if (good) packet = result.packet.release();
@@ -163,16 +167,32 @@ std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const s
   return static_cast<std::size_t>(next - view.data());
 }
 
+bool Inbound::MustHold(const Turn& turn, const Intake& intake) {
+  const std::size_t queued = turn.queued() + intake.pending_bytes();
+  if (queued > turn.hold_above()) held_ = true;
+  return held_;
+}
+
+void Inbound::FollowHold(const Turn& turn, const Intake& intake) {
+  const std::size_t above = turn.hold_above();
+  held_ = turn.queued() + intake.pending_bytes() > (held_ ? above / 2 : above);
+}
+
+Protocol::Decoder* Inbound::AskDecoder(const Protocol& protocol) {
+  if (!has_asked_) {
+    has_asked_ = true;
+    decoder_ = protocol.NewDecoder();
+  }
+  return decoder_.get();
+}
+
 bool Inbound::HandleNoPacket(Turn& turn, const Intake& intake, std::span<const std::byte> rest,
                              const UnpackResult& result) {
   const std::size_t limit = PacketLimit(turn.options());
   const bool packet = result.packet != nullptr;
-  if (result.size > rest.size() || (packet && (result.size == 0 || result.error))) {
+  if (result.size > std::min(rest.size(), limit) ||
+      (packet && (result.size == 0 || result.error))) {
     turn.Doom(CloseReason::kProtocolError, Errc::kProtocolError);
-    return false;
-  }
-  if (result.size > limit && (packet || result.error)) {
-    turn.Doom(CloseReason::kPacketTooLarge);
     return false;
   }
   if (result.error) {

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <xtcp/protocol.h>
+
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "buffer/inbound_buffer.h"
@@ -50,6 +53,17 @@ class Inbound {
 
   bool has_backlog() const { return backlog_; }
 
+  // `Options::pause_recv_above`: input is held while so much is queued, until half of it is left.
+  // `FollowHold` looks at the queue.
+  bool held() const { return held_; }
+  void FollowHold(const Turn& turn, const Intake& intake);
+
+  // The connection's decoder, which is made if it was not yet; null if the protocol makes none. It
+  // throws what the protocol throws.
+  Protocol::Decoder* AskDecoder(const Protocol& protocol);
+  bool has_decoder() const { return decoder_ != nullptr; }
+  void DropDecoder() { decoder_.reset(); }
+
   // ---- Any thread.
 
   std::uint64_t received_bytes() const { return received_bytes_.load(std::memory_order_relaxed); }
@@ -72,8 +86,12 @@ class Inbound {
   // start of an unfinished packet, unless `backlog_` is set.
   std::size_t Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view);
 
-  // Handles an answer of `Unpack` for `rest` that is not one good packet. Returns whether unpacking
-  // continues after the bytes that the answer consumed.
+  // Returns whether too much is queued for another packet.
+  bool MustHold(const Turn& turn, const Intake& intake);
+
+  // Handles an answer of `Unpack` that is not one good packet; `rest` is all that waits, of which it
+  // has seen no more than the limit. Returns whether unpacking continues after the bytes that the
+  // answer consumed.
   bool HandleNoPacket(Turn& turn, const Intake& intake, std::span<const std::byte> rest,
                       const UnpackResult& result);
 
@@ -88,7 +106,10 @@ class Inbound {
   std::uint32_t last_read_ = 0;  // bytes
   bool backlog_ = false;         // complete packets may wait in buffer_
   bool unseen_ = false;          // bytes came that Unpack was not asked about
-  bool got_packet_ = false;      // the first packet is complete
+  bool held_ = false;            // too much is queued
+  bool got_packet_ : 1 = false;  // the first packet is complete
+  bool has_asked_ : 1 = false;   // for a decoder
+  std::unique_ptr<Protocol::Decoder> decoder_;
 
   // Single writer: the loop. Relaxed: counters.
   std::atomic<std::uint64_t> received_bytes_{0};

@@ -56,12 +56,37 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
   return error;
 }
 
+std::error_code Intake::SendParts(std::span<const Part> parts, std::size_t size,
+                                  ConnContext& context, Channel& channel, bool* post) {
+  // They are copied, and referred to, without the lock; and only if they may be queued.
+  OutboundBuffer added;
+  std::error_code error = CheckState(context);
+  if (!error && size > context.send_buffer_limit) error = Errc::kTooLarge;
+  if (!error && !added.AppendParts(parts, context.pool)) error = Errc::kNoMemory;
+  if (error) return Refuse(error);
+  {
+    MutexLock lock(mu_);
+    const bool first_refusal = !budget_.has_refused();
+    error = Admit(size, context);
+    if (!error) {
+      pending_.Splice(added, context.pool);
+      *post = QueuePending(size, channel);
+    } else {
+      // The loop may have set room aside that it does not need. From now on it gives all back.
+      *post = first_refusal && budget_.has_refused() && state_.load() == SendState::kOpen &&
+              channel.ClaimPost();
+    }
+  }
+  added.Clear(context.pool);
+  return error;
+}
+
 std::error_code Intake::CheckState(const ConnContext& context) const {
   switch (state_.load()) {
     case SendState::kNew:
     case SendState::kResolving:
     case SendState::kDialing:
-      return stop_asked() ? Errc::kStopping : std::error_code{};
+      return stop_asked() || send_ended() ? Errc::kStopping : std::error_code{};
     case SendState::kOpen:
       return context.stopping() ? Errc::kStopping : std::error_code{};
     case SendState::kRefusing:
@@ -137,6 +162,16 @@ bool Intake::Pause(bool pause, Channel& channel) {
   if (after == before || state_.load() == SendState::kClosed) return false;
   signals_.store(after);
   return state_.load() > SendState::kResolving && channel.ClaimPost();
+}
+
+bool Intake::EndSend(Channel& channel) {
+  MutexLock lock(mu_);
+  const std::uint8_t before = signals_.load();
+  const SendState state = state_.load();
+  if ((before & kEndSend) != 0 || state == SendState::kClosed) return false;
+  signals_.store(static_cast<std::uint8_t>(before | kEndSend));
+  if (state == SendState::kOpen) EnterLocked(SendState::kRefusing);
+  return state >= SendState::kOpen && channel.ClaimPost();
 }
 
 std::error_code Intake::Post(Task task, Channel& channel, bool* post) {
@@ -228,7 +263,8 @@ void Intake::Open(ConnectionEnds ends, Time now, bool refuse) {
   MutexLock lock(mu_);
   // A dial that was stopped just now is served like any stopped connection.
   found_open_ = stop_asked();
-  EnterLocked(found_open_ || refuse ? SendState::kRefusing : SendState::kOpen);
+  const bool refuses = found_open_ || refuse || send_ended();
+  EnterLocked(refuses ? SendState::kRefusing : SendState::kOpen);
   ends_ = std::move(ends);
   age_.Begin(now);
 }

@@ -55,6 +55,10 @@ class Intake {
   // Returns why a send would be refused now, and no error if that depends on its size.
   std::error_code CheckState(const ConnContext& context) const;
 
+  // Queues parts of `size` bytes together.
+  std::error_code SendParts(std::span<const Part> parts, std::size_t size, ConnContext& context,
+                            Channel& channel, bool* post) XTCP_EXCLUDES(mu_);
+
   // Counts a send that was refused, and returns `error`.
   std::error_code Refuse(std::error_code error) XTCP_EXCLUDES(mu_);
 
@@ -73,6 +77,10 @@ class Intake {
   // Pauses or resumes. Returns whether `channel` is to be pushed.
   bool Pause(bool pause, Channel& channel) XTCP_EXCLUDES(mu_);
 
+  // Ends the output once what was accepted is written; whether `channel` is to be pushed.
+  bool EndSend(Channel& channel) XTCP_EXCLUDES(mu_);
+  bool send_ended() const { return (signals_.load(std::memory_order_relaxed) & kEndSend) != 0; }
+
   // Queues a task for the loop; `*post` is as above. Returns `Errc::kClosed` or `kNoMemory`.
   std::error_code Post(Task task, Channel& channel, bool* post) XTCP_EXCLUDES(mu_);
 
@@ -83,15 +91,19 @@ class Intake {
   bool stop_asked() const { return stops() != Stops::kNone; }
 
   // Returns whether nothing keeps the next packet from its handler: no stop and no pause.
-  bool MayDeliver() const { return signals_.load(std::memory_order_relaxed) == 0; }
+  bool MayDeliver() const {
+    return (signals_.load(std::memory_order_relaxed) & (kStopBits | kPaused)) == 0;
+  }
 
   bool refuses(const ConnContext& context) const {
-    return state_.load() >= SendState::kRefusing || stop_asked() || context.stopping();
+    return state_.load() >= SendState::kRefusing || stop_asked() || send_ended() ||
+           context.stopping();
   }
 
   // Returns whether bytes from other threads wait. On the loop's thread every send is seen that was
   // ordered before the look, by whatever means.
-  bool has_pending() const { return pending_bytes_.load(std::memory_order_relaxed) != 0; }
+  std::size_t pending_bytes() const { return pending_bytes_.load(std::memory_order_relaxed); }
+  bool has_pending() const { return pending_bytes() != 0; }
 
   // Returns whether a send in the connection's own turn need not look further.
   bool open_and_nothing_pending() const {
@@ -177,6 +189,7 @@ class Intake {
   enum Signal : std::uint8_t {
     kStopBits = 3,  // a set of Stops
     kPaused = 4,
+    kEndSend = 8,
   };
 
   // The only place that changes `state_`.

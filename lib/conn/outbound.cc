@@ -72,6 +72,27 @@ std::error_code Outbound::SendElsewhere(std::span<const std::byte> bytes, const 
   return {};
 }
 
+std::error_code Outbound::SendParts(std::span<const Part> parts, std::size_t size, Turn* turn,
+                                    const Service& service, Intake& intake,
+                                    const ConnContext& context, Deadlines& deadlines) {
+  std::size_t ahead = 0;
+  if (const std::error_code error = intake.Charge(size, &ahead, context)) return error;
+  credit_ += size;
+  OutboundBuffer added;
+  if (!added.AppendParts(parts, *service.pool)) return intake.Refuse(Errc::kNoMemory);
+  if (turn != nullptr && !QueueGathered(*turn, deadlines)) {
+    added.Clear(*service.pool);
+    return intake.Refuse(Errc::kNoMemory);
+  }
+  if (intake.has_pending()) TakePending(service, intake, deadlines);
+  NoteQueueBegins(service, deadlines);
+  sending_.Splice(added, *service.pool);
+  credit_ -= size;
+  CountAccepted(size, 1, *service.totals);
+  if (turn != nullptr) turn->SetCharged(0);  // nothing may overtake them
+  return {};
+}
+
 void Outbound::CountAccepted(std::size_t bytes, std::size_t sends, LoopTotals& totals) {
   Add(account_.accepted_bytes, bytes);
   Add(account_.accepted_sends, sends);
@@ -154,7 +175,11 @@ bool Outbound::WriteQueued(Turn& turn, Deadlines& deadlines) {
   std::array<iovec, kPartsPerWrite> parts;
   const int count = sending_.Gather(parts.data(), kPartsPerWrite);
   std::size_t size = 0;
-  for (int i = 0; i < count; ++i) size += parts[static_cast<std::size_t>(i)].iov_len;
+  for (int i = 0; i < count; ++i) {
+    iovec& part = parts[static_cast<std::size_t>(i)];
+    part.iov_len = std::min(part.iov_len, kLargestWrite - size);
+    size += part.iov_len;
+  }
   turn.CountWrite();
   const ssize_t n = SendSome(turn.fd(), parts.data(), count);
   if (n < 0) {
@@ -162,7 +187,7 @@ bool Outbound::WriteQueued(Turn& turn, Deadlines& deadlines) {
     return false;
   }
   const std::size_t taken = static_cast<std::size_t>(n);
-  sending_.Consume(taken, turn.pool());
+  sending_.Consume(taken, turn.pool(), turn.released());
   credit_ += taken;
   NoteTaken(taken, turn, deadlines);
   return taken == size;

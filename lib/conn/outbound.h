@@ -63,6 +63,11 @@ class Outbound {
   std::error_code SendElsewhere(std::span<const std::byte> bytes, const Service& service,
                                 Intake& intake, const ConnContext& context, Deadlines& deadlines);
 
+  // Queues parts of `size` bytes together; `turn` is null in another turn, or in none.
+  std::error_code SendParts(std::span<const Part> parts, std::size_t size, Turn* turn,
+                            const Service& service, Intake& intake, const ConnContext& context,
+                            Deadlines& deadlines);
+
   // ---- What the life asks and tells.
 
   // Returns whether nothing that was accepted waits to be written.

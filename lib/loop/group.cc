@@ -278,6 +278,13 @@ bool Group::IsStopped() const {
   return stops_ != Stops::kNone || life_ == Life::kEnded;
 }
 
+void Group::Drain(DrainMode mode) {
+  MutexLock lock(mu_);
+  for (Member* member = members_; member != nullptr; member = member->after_) {
+    member->DrainMember(mode);
+  }
+}
+
 std::error_code Group::error() const {
   MutexLock lock(mu_);
   return error_;

@@ -27,6 +27,9 @@ class Member {
   // lock is held.
   virtual void GroupRuns() = 0;
 
+  // The group's servers drain. The group's lock is held.
+  virtual void DrainMember(DrainMode) {}
+
   // Nothing ever ran on the group, and nothing will: the member ends at once, without an event. It
   // is detached already.
   virtual void EndIdle() = 0;
@@ -66,6 +69,7 @@ class Group final : public std::enable_shared_from_this<Group> {
 
   StopReport Stop(StopMode mode) XTCP_EXCLUDES(mu_);
   bool IsStopped() const XTCP_EXCLUDES(mu_);
+  void Drain(DrainMode mode) XTCP_EXCLUDES(mu_);
 
   // Waits until the group has ended, unless nothing ever ran.
   void WaitForEnd() XTCP_EXCLUDES(mu_);

@@ -121,6 +121,12 @@ StopReport LoopGroup::Stop(StopMode mode) {
   return group->Stop(mode);
 }
 
+void LoopGroup::Drain(DrainMode mode) {
+  const internal::CancellationOff off;
+  const std::shared_ptr<Group> group = group_;
+  group->Drain(mode);
+}
+
 bool LoopGroup::IsStopped() const { return group_->IsStopped(); }
 
 std::size_t LoopGroup::size() const noexcept { return group_->size(); }

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/thread_end.h"
 #include "buffer/block_pool.h"
+#include "buffer/outbound_buffer.h"
 #include "loop/totals.h"
 
 namespace xtcp::internal {
@@ -109,6 +110,26 @@ class Turn {
   void NoteTraffic() { traffic_ = true; }
   bool traffic() const { return traffic_; }
 
+  // How many bytes are queued on the connection: in `account`, and gathered; and above how many no
+  // packet is delivered.
+  void WatchQueue(const SendAccount& account, std::size_t hold_above) {
+    account_ = &account;
+    hold_above_ = hold_above;
+  }
+  static constexpr std::size_t kNeverHold = static_cast<std::size_t>(-1);
+  std::size_t hold_above() const { return hold_above_; }
+  std::size_t queued() const {
+    return account_->accepted_bytes.load(std::memory_order_relaxed) -
+           account_->written_bytes.load(std::memory_order_relaxed) + gathered().size();
+  }
+
+  // Owners of bytes whose last one was taken in this turn. They are let go when the turn is over, by
+  // `Release`, since their destructors may do what a callback may.
+  OutboundBuffer& released() { return released_; }
+  void Release(BlockPool& pool) {
+    if (!released_.empty()) released_.Clear(pool);
+  }
+
   // Returns the memory into which sockets are read.
   std::span<std::byte> read_buffer() { return {read_buffer_.get(), kReadSize}; }
 
@@ -145,9 +166,13 @@ class Turn {
   std::byte* charged_end_ = nullptr;
   std::size_t gathered_sends_ = 0;
 
+  OutboundBuffer released_;
+
   const void* connection_ = nullptr;
   const ConnPtr* self_ = nullptr;
   const Service* service_ = nullptr;
+  const SendAccount* account_ = nullptr;
+  std::size_t hold_above_ = kNeverHold;
   int fd_ = -1;
   int writes_ = 0;
   int starvation_ = 0;  // an errno

@@ -2,6 +2,7 @@
 
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <xtcp/error.h>
 
 #include <cstring>
@@ -9,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "sys/syscalls.h"
 
 namespace xtcp::internal {
 
@@ -26,10 +28,11 @@ bool IsWildcard(const SocketAddress& address) {
 }  // namespace
 
 Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file,
-                   const TcpOptions* apply)
+                   const TcpOptions* apply, bool adopted)
     : address_(address),
       file_(std::move(file)),
       apply_(apply),
+      adopted_(adopted),
       every_address_(IsWildcard(address)) {
   fd_ = std::move(fd);
 }
@@ -67,17 +70,27 @@ void Acceptor::HandleEvents(std::uint32_t) {
   for (int i = 0; i < kAcceptsPerTurn && fd_.valid(); ++i) {
     // A connection that waits is not accepted only to be reset: another process may share the
     // listener, and serve it.
-    if (!sink_->MayAccept()) return;
+    if (!sink_->MayAccept(adopted_)) return;
     AcceptResult accepted = Accept(fd_.get());
     const AcceptOutcome outcome = ClassifyAccept(accepted.error);
     if (outcome == AcceptOutcome::kConnection) {
       Take(std::move(accepted));
       continue;
     }
-    if (outcome == AcceptOutcome::kDone) return;
+    if (outcome == AcceptOutcome::kDone) {
+      if (DrainIsOver()) EndDrain();
+      return;
+    }
+    // A Unix listener that is shut down for reading has EINVAL after the last one.
+    const bool exhausted = outcome == AcceptOutcome::kExhausted;
+    if (drain_until_.count() != 0 && outcome != AcceptOutcome::kNext &&
+        (!exhausted || DrainIsOver())) {
+      EndDrain();
+      return;
+    }
     if (accepted.error != EINTR) sink_->AcceptFailed();
     if (outcome == AcceptOutcome::kNext) continue;
-    if (outcome == AcceptOutcome::kExhausted) {
+    if (exhausted) {
       Rest(accepted.error);
     } else {
       const std::error_code error{accepted.error, std::system_category()};
@@ -90,9 +103,52 @@ void Acceptor::HandleEvents(std::uint32_t) {
 }
 
 void Acceptor::HandleTimer() {
-  // It does not accept at once, since the poller knows which listeners have something to accept. If
-  // it cannot be watched it tries again later.
+  // It does not try at once: the poller knows which listeners have something to accept.
   if (loop_->Rewatch(this, EPOLLIN)) loop_->Arm(this, sys::Now() + kExhaustedPause);
+  if (drain_until_.count() == 0) return;
+  if (DrainIsOver()) {
+    HandleEvents(0);  // the last ones, and the end
+  } else {
+    loop_->ArmNoLaterThan(this, drain_until_);
+  }
+}
+
+// ---- Draining.
+
+void Acceptor::Hide(DrainMode mode) {
+  if (!fd_.valid() || std::exchange(hidden_, true)) return;
+  if (adopted_ && mode == DrainMode::kOwnListeners) {
+    Close();
+  } else if (address_.base.sa_family == AF_UNIX) {
+    file_.Remove();
+    sys::Shutdown(fd_.get(), SHUT_RD);
+  } else if (const int error = HideListener(fd_.get())) {
+    XTCP_LOG(kWarn, "a listener that drains is not hidden from new clients: %s",
+             std::error_code(error, std::system_category()).message().c_str());
+  }
+}
+
+void Acceptor::Drain(DrainMode mode, std::chrono::nanoseconds grace) {
+  if (drain_until_.count() != 0) return;
+  const bool closed_before = closed();
+  Hide(mode);
+  if (closed()) {
+    if (!closed_before) sink_->ListenerDrained();
+    return;
+  }
+  // All who come to a Unix listener are complete: there is no handshake.
+  const bool waits = address_.base.sa_family != AF_UNIX;
+  drain_until_ = sys::Now() + (waits ? grace : grace.zero());
+  loop_->ArmNoLaterThan(this, drain_until_);
+}
+
+bool Acceptor::DrainIsOver() const {
+  return drain_until_.count() != 0 && sys::Now() >= drain_until_;
+}
+
+void Acceptor::EndDrain() {
+  Close();
+  sink_->ListenerDrained();
 }
 
 void Acceptor::Take(AcceptResult accepted) {

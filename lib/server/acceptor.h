@@ -1,6 +1,7 @@
 #pragma once
 
 #include <xtcp/address.h>
+#include <xtcp/stop_mode.h>
 
 #include <atomic>
 #include <chrono>
@@ -17,8 +18,8 @@ namespace xtcp::internal {
 // The server, as an acceptor sees it. It is called on the accepting loops' threads.
 class AcceptSink {
  public:
-  // Returns whether to accept at all: no stop has begun.
-  virtual bool MayAccept() const = 0;
+  // Returns whether to accept at all: no stop has begun, and an adopted listener was not let go.
+  virtual bool MayAccept(bool adopted) const = 0;
 
   // Returns whether one more connection may be admitted. If so, it counts from now on.
   virtual bool MayAdmit() = 0;
@@ -34,6 +35,9 @@ class AcceptSink {
 
   // The listener is of no use any more, and has been closed.
   virtual void ListenerDied(std::error_code error) = 0;
+
+  // The listener has been drained and closed.
+  virtual void ListenerDrained() = 0;
 
  protected:
   ~AcceptSink() = default;
@@ -54,11 +58,20 @@ class Acceptor final : public Channel {
   // `address` is where `fd` listens. `file` is what to remove at the end, and may be empty. `apply`
   // are the options to set on each accepted socket, for a listener from which they are not
   // inherited; null means none.
-  Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file, const TcpOptions* apply);
+  Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file, const TcpOptions* apply,
+           bool adopted);
   ~Acceptor() { Close(); }
 
   // Begins to accept on `loop`. All must outlive the acceptor.
   std::error_code Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause);
+
+  // The first half of a drain, which needs no loop: nobody finds the listener any more. One that was
+  // adopted is closed, unless `mode` says otherwise.
+  void Hide(DrainMode mode);
+
+  // Hides the listener if that was not done, accepts those who wait or had begun for `grace` more,
+  // and closes. Loop thread only.
+  void Drain(DrainMode mode, std::chrono::nanoseconds grace);
 
   // Stops listening. Call it on the loop's thread, or while no loop runs.
   void Close();
@@ -72,6 +85,9 @@ class Acceptor final : public Channel {
 
   void HandleEvents(std::uint32_t events) override;
   void HandleTimer() override;
+
+  bool DrainIsOver() const;
+  void EndDrain();
 
   // Admits an accepted socket, or closes it.
   void Take(AcceptResult accepted);
@@ -88,6 +104,9 @@ class Acceptor final : public Channel {
   const SocketAddress address_;
   SocketFile file_;
   const TcpOptions* const apply_;
+  const bool adopted_;
+  bool hidden_ = false;
+  std::chrono::nanoseconds drain_until_{0};  // 0: it does not drain
   const bool every_address_;  // it is a wildcard: each socket has to be asked for its own address
 };
 

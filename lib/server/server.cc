@@ -74,6 +74,19 @@ std::error_code Server::Adopt(int listening_fd) {
   return impl_->Adopt(listening_fd);
 }
 
+void Server::Drain(DrainMode mode) {
+  const std::shared_ptr<Impl> impl = impl_;
+  impl->Drain(mode);
+}
+
+bool Server::IsDraining() const { return impl_->IsDraining(); }
+
+std::error_code Server::ForEach(std::function<void(const ConnPtr&)> visit) {
+  const CancellationOff off;
+  const std::shared_ptr<Impl> impl = impl_;
+  return impl->ForEach(std::move(visit));
+}
+
 bool Server::IsStopped() const { return impl_->IsStopped(); }
 
 std::vector<Address> Server::Addresses() const { return impl_->Addresses(); }

@@ -50,7 +50,7 @@ std::error_code Server::Impl::Listen(std::string_view address) {
       resolution.addresses.front(), resolution.any_family,
       {.backlog = options_.backlog, .reuse_port = options_.reuse_port, .tcp = tcp_}, &fd, &file);
   if (error) return error;
-  error = AddListener(fd, file, nullptr);
+  error = AddListener(fd, file, nullptr, false);
   if (error) {
     fd.Reset();
     file.Remove();
@@ -66,13 +66,13 @@ std::error_code Server::Impl::Adopt(int fd) {
   if (const std::error_code error = internal::PrepareAdopted(fd)) return error;
   UniqueFd owned(fd);
   SocketFile none;
-  const std::error_code error = AddListener(owned, none, &tcp_);
+  const std::error_code error = AddListener(owned, none, &tcp_, true);
   if (error) (void)owned.Release();  // it stays the caller's
   return error;
 }
 
 std::error_code Server::Impl::AddListener(UniqueFd& fd, SocketFile& file,
-                                          const internal::TcpOptions* apply) {
+                                          const internal::TcpOptions* apply, bool adopted) {
   SocketAddress bound;
   if (const std::error_code error = internal::LocalAddressOf(fd.get(), &bound)) return error;
   if (!internal::IsTcp(bound.get())) apply = nullptr;
@@ -85,7 +85,8 @@ std::error_code Server::Impl::AddListener(UniqueFd& fd, SocketFile& file,
     addresses_.reserve(addresses_.size() + 1);
     acceptors_.reserve(acceptors_.size() + 1);
     Address address = internal::ToAddress(bound);
-    acceptors_.push_back(std::make_unique<Acceptor>(std::move(fd), bound, std::move(file), apply));
+    acceptors_.push_back(
+        std::make_unique<Acceptor>(std::move(fd), bound, std::move(file), apply, adopted));
     addresses_.push_back(std::move(address));
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
@@ -193,12 +194,21 @@ void Server::Impl::GroupRuns() {
 void Server::Impl::LoopBegins(ServerLoop& loop) {
   for (std::size_t i = 0; i < acceptors_.size(); ++i) {
     if (loops_[LoopOfListener(i)].get() != &loop) continue;
+    if (acceptors_[i]->closed()) {  // by a drain that came first
+      ListenerDrained();
+      continue;
+    }
     const std::error_code error = acceptors_[i]->Start(loop.loop(), *this, accept_pause_);
     if (error) Fail(error);
   }
 }
 
 // ---- Accepting.
+
+bool Server::Impl::MayAccept(bool adopted) const {
+  const bool let_go = adopted && drains_.load() && drain_mode_.load() == DrainMode::kOwnListeners;
+  return !let_go && !loops_.front()->IsStopping();
+}
 
 bool Server::Impl::MayAdmit() {
   {
@@ -230,14 +240,31 @@ void Server::Impl::AcceptFailed() {
 }
 
 void Server::Impl::ListenerDied(std::error_code error) {
-  if (listening_.fetch_sub(1) == 1) Fail(error);
+  if (IsDraining()) {
+    ListenerDrained();
+  } else if (listening_.fetch_sub(1) == 1) {
+    Fail(error);
+  }
 }
+
+void Server::Impl::ListenerDrained() {
+  if (listening_.fetch_sub(1) > 1) return;
+  bool over = false;
+  {
+    MutexLock lock(mu_);
+    drained_ = true;
+    over = HasDrained();
+  }
+  if (over) Stop(StopMode::kGracefullyButNotWait);
+}
+
+bool Server::Impl::HasDrained() const { return drained_ && open_ == 0 && stops_ == Stops::kNone; }
 
 void Server::Impl::ConnectionRefused(std::error_code error) {
   if (error) {
     XTCP_LOG_LIMITED(kWarn, "a connection was refused: %s", error.message().c_str());
   }
-  bool last = false;
+  bool last = false, drained = false;
   {
     MutexLock lock(mu_);
     FollowGroup();
@@ -249,13 +276,15 @@ void Server::Impl::ConnectionRefused(std::error_code error) {
       ++closed_;
     }
     last = stops_ != Stops::kNone && open_ == 0;
+    drained = HasDrained();
   }
   if (!owns_group_) group_->ConnectionEnded({});
   if (last) EndLoops();
+  if (drained) Stop(StopMode::kGracefullyButNotWait);
 }
 
 void Server::Impl::ConnectionEnded(const StopReport& report) {
-  bool last = false;
+  bool last = false, drained = false;
   {
     MutexLock lock(mu_);
     FollowGroup();
@@ -267,9 +296,11 @@ void Server::Impl::ConnectionEnded(const StopReport& report) {
       report_.unacked_bytes += report.unacked_bytes;
     }
     last = stops_ != Stops::kNone && open_ == 0;
+    drained = HasDrained();
   }
   if (!owns_group_) group_->ConnectionEnded(report);
   if (last) EndLoops();
+  if (drained) Stop(StopMode::kGracefullyButNotWait);
 }
 
 // ---- Stopping.
@@ -370,6 +401,51 @@ void Server::Impl::LoopStops(ServerLoop& loop) {
   }
 }
 
+void Server::Impl::LoopDrains(ServerLoop& loop) {
+  for (std::size_t i = 0; i < acceptors_.size(); ++i) {
+    if (loops_[LoopOfListener(i)].get() != &loop) continue;
+    acceptors_[i]->Drain(drain_mode_.load(), options_.drain_grace);
+  }
+}
+
+// A listener belongs to its loop, once there is one; before, it can only be hidden.
+void Server::Impl::Drain(DrainMode mode) {
+  const internal::CancellationOff off;
+  bool serves = false;
+  {
+    MutexLock lock(mu_);
+    FollowGroup();
+    if (stops_ != Stops::kNone || life_ == Life::kEnded || drains_.load()) return;
+    drain_mode_.store(mode);
+    drains_.store(true);
+    serves = life_ == Life::kServing && ran_.load();
+    if (life_ == Life::kIdle) {
+      for (const std::unique_ptr<Acceptor>& acceptor : acceptors_) acceptor->Hide(mode);
+    }
+  }
+  if (!serves) return;  // the loops see it when they begin
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Post();
+}
+
+std::error_code Server::Impl::ForEach(internal::ServerVisit::Call visit) {
+  std::shared_ptr<internal::ServerVisit> all;
+  try {
+    all = std::make_shared<internal::ServerVisit>(std::move(visit), group_->size());
+  } catch (const std::bad_alloc&) {
+    return Errc::kNoMemory;
+  }
+  {
+    MutexLock lock(mu_);
+    if (life_ == Life::kEnded) return Errc::kStopped;
+    if (life_ != Life::kServing || !ran_.load()) return {};  // there is nobody to visit
+  }
+  for (std::size_t i = 0; i < loops_.size(); ++i) {
+    all->stages[i].keep = all;
+    loops_[i]->Visit(all->stages[i]);
+  }
+  return {};
+}
+
 void Server::Impl::EndLoops() {
   for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->RequestEnd();
 }
@@ -440,8 +516,9 @@ void Server::Impl::WaitForEnd() {
 }
 
 bool Server::Impl::IsStopped() const {
+  if (!owns_group_ && group_->IsStopped()) return true;
   MutexLock lock(mu_);
-  return stops_ != Stops::kNone || life_ == Life::kEnded || (!owns_group_ && group_->IsStopped());
+  return stops_ != Stops::kNone || life_ == Life::kEnded;
 }
 
 // ---- Counting.

@@ -45,6 +45,9 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   StopReport Stop(StopMode mode, internal::EndCall ended) XTCP_EXCLUDES(mu_);
   void WaitForEnd() XTCP_EXCLUDES(mu_);
   bool IsStopped() const XTCP_EXCLUDES(mu_);
+  void Drain(DrainMode mode) XTCP_EXCLUDES(mu_);
+  bool IsDraining() const { return drains_.load(); }
+  std::error_code ForEach(internal::ServerVisit::Call visit) XTCP_EXCLUDES(mu_);
   std::vector<Address> Addresses() const XTCP_EXCLUDES(mu_);
   std::size_t ConnectionCount() const XTCP_EXCLUDES(mu_);
   ServerStats Stats() const XTCP_EXCLUDES(mu_);
@@ -58,24 +61,28 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   void GroupStops(internal::Stops stops) override;
   void LoopBegins(internal::ServerLoop& loop) override;
   void LoopStops(internal::ServerLoop& loop) override;
+  bool Drains() const override { return drains_.load(); }
+  void LoopDrains(internal::ServerLoop& loop) override;
   void LoopFailed(std::error_code error) override { Fail(error); }
   void LoopEnded() override;
 
   // AcceptSink.
-  bool MayAccept() const override { return !loops_.front()->IsStopping(); }
+  bool MayAccept(bool adopted) const override;
   bool MayAdmit() override;
   void Accepted(internal::ConnectedSocket socket, internal::EventLoop& loop) override;
   void SetUpFailed(std::error_code error) override { ConnectionRefused(error); }
   void AcceptFailed() override;
   void ListenerDied(std::error_code error) override;
+  void ListenerDrained() override;
 
   // Member.
   void GroupRuns() override;
   void EndIdle() override;
+  void DrainMember(DrainMode mode) override { Drain(mode); }
 
   // Makes an acceptor. It takes `fd` and `file` over when there is no error.
   std::error_code AddListener(internal::UniqueFd& fd, internal::SocketFile& file,
-                              const internal::TcpOptions* apply);
+                              const internal::TcpOptions* apply, bool adopted);
 
   // Makes what it needs on each loop, and joins the group.
   std::error_code Begin();
@@ -93,6 +100,9 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
 
   // Has every send refused from now on.
   void NoteStops(internal::Stops stops) XTCP_REQUIRES(mu_);
+
+  // Whether nothing is left of a server that drains.
+  bool HasDrained() const XTCP_REQUIRES(mu_);
 
   // A loop is broken, or no listener is left: stops gracefully. `Serve` returns the first such
   // error.
@@ -126,6 +136,8 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   std::atomic<std::size_t> loops_left_{0};  // that have not ended
   internal::AcceptPause accept_pause_;
   std::atomic<bool> ran_{false};  // its group runs, or ran while it was there
+  std::atomic<bool> drains_{false};
+  std::atomic<DrainMode> drain_mode_{DrainMode::kOwnListeners};  // written before `drains_`
 
   mutable internal::Mutex mu_;
   internal::CondVar changed_;
@@ -135,6 +147,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   StopReport report_ XTCP_GUARDED_BY(mu_);
   std::vector<internal::EndCall> ended_ XTCP_GUARDED_BY(mu_);
   std::error_code error_ XTCP_GUARDED_BY(mu_);
+  bool drained_ XTCP_GUARDED_BY(mu_) = false;  // every listener is closed
   std::vector<Address> addresses_ XTCP_GUARDED_BY(mu_);
   std::uint64_t accepted_ XTCP_GUARDED_BY(mu_) = 0;
   std::uint64_t refused_ XTCP_GUARDED_BY(mu_) = 0;

@@ -64,6 +64,8 @@ void ServerLoop::HandlePosted() {
   }
   TakeDealt();
   SeeStops();
+  SeeDrain();
+  VisitSome();
   EndIfOver();
 }
 
@@ -81,10 +83,71 @@ void ServerLoop::SeeStops() {
 // already.
 void ServerLoop::TellStops() {
   tell_next_ = std::min(tell_next_, conns_.size());
-  for (int left = kStopsPerIteration; tell_next_ > 0 && left > 0; --left) {
+  for (int left = kPerIteration; tell_next_ > 0 && left > 0; --left) {
     static_cast<ConnImpl&>(*conns_[--tell_next_]).StopByService(told_stops_);
   }
   if (tell_next_ > 0) Post();
+}
+
+void ServerLoop::SeeDrain() {
+  if (!drains_ && owner_.Drains()) {
+    drains_ = true;
+    owner_.LoopDrains(*this);
+    drain_next_ = conns_.size();
+  }
+  TellDrain();
+}
+
+// In slices, as `TellStops`. One that is told twice notices.
+void ServerLoop::TellDrain() {
+  drain_next_ = std::min(drain_next_, conns_.size());
+  for (int left = kPerIteration; drain_next_ > 0 && left > 0; --left) {
+    static_cast<ConnImpl&>(*conns_[--drain_next_]).TellDrain();
+  }
+  if (drain_next_ > 0) Post();
+}
+
+void ServerLoop::Visit(ServerVisit::Stage& stage) {
+  bool gone = false;
+  {
+    MutexLock lock(mu_);
+    gone = over_;
+    if (!gone) {
+      (first_stage_ == nullptr ? first_stage_ : last_stage_->next) = &stage;
+      last_stage_ = &stage;
+    }
+  }
+  if (gone) {
+    stage.keep.reset();
+  } else {
+    Post();
+  }
+}
+
+ServerVisit::Stage* ServerLoop::NextStage() {
+  MutexLock lock(mu_);
+  ServerVisit::Stage* const stage = first_stage_;
+  if (stage != nullptr) first_stage_ = stage->next;
+  return stage;
+}
+
+void ServerLoop::VisitSome() {
+  if (stage_ == nullptr) {
+    stage_ = NextStage();
+    if (stage_ == nullptr) return;
+    visit_mark_ = !visit_mark_;
+    visit_next_ = conns_.size();
+  }
+  visit_next_ = std::min(visit_next_, conns_.size());
+  for (int left = kPerIteration; visit_next_ > 0 && left > 0; --left) {
+    auto& conn = static_cast<ConnImpl&>(*conns_[--visit_next_]);
+    if (conn.MarkVisited(visit_mark_)) conn.CallBack(stage_->keep->call);
+  }
+  if (visit_next_ == 0) {
+    // With the last stage goes what the application gave.
+    const std::shared_ptr<ServerVisit> done = std::move(std::exchange(stage_, nullptr)->keep);
+  }
+  Post();  // for the rest, or the next one
 }
 
 void ServerLoop::Serve(ConnectedSocket socket) {
@@ -95,6 +158,7 @@ void ServerLoop::Serve(ConnectedSocket socket) {
     loop().AddTimer();
     has_timer = true;
     conn->set_index(static_cast<std::uint32_t>(conns_.size()));
+    static_cast<void>(conn->MarkVisited(visit_mark_));  // it sees for itself what was before
     conns_.push_back(conn);
     SetHandles(conns_.data());
     CountConnection(1);
@@ -102,6 +166,8 @@ void ServerLoop::Serve(ConnectedSocket socket) {
     if (error) {
       conns_.pop_back();
       CountConnection(-1);
+    } else if (drains_) {
+      conn->TellDrain();
     }
   } catch (const std::bad_alloc&) {
   }
@@ -183,6 +249,10 @@ void ServerLoop::EndIfOver() {
 }
 
 void ServerLoop::HandleRetired() {
+  // There is nobody left to visit.
+  while (stage_ != nullptr || (stage_ = NextStage()) != nullptr) {
+    const std::shared_ptr<ServerVisit> dropped = std::move(std::exchange(stage_, nullptr)->keep);
+  }
   core().Detach(*this);
   owner_.LoopEnded();
 }

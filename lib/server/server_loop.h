@@ -12,6 +12,7 @@
 #include "conn/service_loop.h"
 #include "loop/stops.h"
 #include "reactor/channel.h"
+#include "server/visit.h"
 
 namespace xtcp::internal {
 
@@ -43,6 +44,10 @@ class ServerLoop final : public ServiceLoop, public Channel {
     // A stop was seen: the listeners on this loop are to be closed.
     virtual void LoopStops(ServerLoop& loop) = 0;
 
+    // Whether the server drains; and a drain was seen: its listeners are to be drained.
+    virtual bool Drains() const = 0;
+    virtual void LoopDrains(ServerLoop& loop) = 0;
+
     // The loop is broken.
     virtual void LoopFailed(std::error_code error) = 0;
 
@@ -69,6 +74,9 @@ class ServerLoop final : public ServiceLoop, public Channel {
   // far.
   void NoteStops(Stops stops) { context().stops.store(stops); }
   bool IsStopping() const { return stops_of_.stopping(); }
+
+  // Queues a stage of a visit; it is dropped where nothing lives any more.
+  void Visit(ServerVisit::Stage& stage) XTCP_EXCLUDES(mu_);
 
   // Has the loop look at what was noted.
   void Post() XTCP_EXCLUDES(mu_);
@@ -99,6 +107,12 @@ class ServerLoop final : public ServiceLoop, public Channel {
 
   // Looks for stops that the connections have not been told of.
   void SeeStops();
+  void SeeDrain();
+  void TellDrain();
+
+  // Goes on with the visit that is under way, or begins the next one.
+  void VisitSome() XTCP_EXCLUDES(mu_);
+  ServerVisit::Stage* NextStage() XTCP_EXCLUDES(mu_);
 
   // Tells connections of the stops, some of them in each iteration.
   void TellStops();
@@ -108,7 +122,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
   void CountConnection(int change);
 
   // The number of connections that learn of a stop in one iteration.
-  static constexpr int kStopsPerIteration = 1024;
+  static constexpr int kPerIteration = 1024;
 
   Owner& owner_;
   ConnContext& stops_of_;
@@ -122,10 +136,23 @@ class ServerLoop final : public ServiceLoop, public Channel {
   Stops told_stops_ = Stops::kNone;
   std::size_t tell_next_ = 0;
   bool begun_ = false;
+
+  // Of a drain: below which index connections have not been told of it.
+  bool drains_ = false;
+  std::size_t drain_next_ = 0;
+
+  // The stage that is under way, and below which index its connections are. What a connection notes
+  // of the last visit changes from one visit to the next, so that none gets two of the same.
+  ServerVisit::Stage* stage_ = nullptr;
+  std::size_t visit_next_ = 0;
+  bool visit_mark_ = false;
+
   std::atomic<bool> end_asked_{false};
 
   Mutex mu_;
   std::vector<ConnectedSocket> dealt_ XTCP_GUARDED_BY(mu_);
+  ServerVisit::Stage* first_stage_ XTCP_GUARDED_BY(mu_) = nullptr;  // of those that wait
+  ServerVisit::Stage* last_stage_ XTCP_GUARDED_BY(mu_) = nullptr;
   bool gone_ XTCP_GUARDED_BY(mu_) = false;  // takes no more sockets
   bool over_ XTCP_GUARDED_BY(mu_) = false;  // and no more posts
 };

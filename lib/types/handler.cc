@@ -1,4 +1,6 @@
+#include <xtcp/conn.h>
 #include <xtcp/handler.h>
+#include <xtcp/stop_mode.h>
 
 namespace xtcp {
 
@@ -9,6 +11,10 @@ void Handler::OnUnpackError(const ConnPtr&, std::span<const std::byte>, std::err
 void Handler::OnSendReady(const ConnPtr&) {}
 
 void Handler::OnDialFailed(const ConnPtr&, std::error_code) {}
+
+void Handler::OnRecvEnd(const ConnPtr& conn) { conn->Stop(StopMode::kGracefullyButNotWait); }
+
+void Handler::OnDrain(const ConnPtr&) {}
 
 void Handler::OnTimer(const ConnPtr&) {}
 

@@ -1,3 +1,4 @@
+#include <xtcp/error.h>
 #include <xtcp/protocol.h>
 
 #include <stdexcept>
@@ -9,6 +10,18 @@ namespace xtcp {
 std::string Packet::ToString() const { return "packet"; }
 
 Protocol::~Protocol() = default;
+
+Protocol::Decoder::~Decoder() = default;
+
+std::size_t Protocol::PackSize(const Packet&) const { return 0; }
+
+std::error_code Protocol::PackTo(const Packet&, Writer&) const { return Errc::kBadPacket; }
+
+UnpackResult Protocol::Unpack(std::span<const std::byte>) const {
+  return {.error = Errc::kProtocolError};
+}
+
+std::unique_ptr<Protocol::Decoder> Protocol::NewDecoder() const { return nullptr; }
 
 std::error_code Protocol::Pack(const Packet& packet, std::vector<std::byte>* out) const {
   out->clear();

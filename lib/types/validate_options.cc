@@ -40,6 +40,9 @@ void ValidateOptions(const Options& options) {
   Require(options.first_packet_size <= options.max_packet_size, "first_packet_size",
           "must not exceed max_packet_size");
   Require(options.send_buffer_limit >= 1, "send_buffer_limit", "must be at least 1");
+  Require(options.pause_recv_above < options.send_buffer_limit, "pause_recv_above",
+          "must be less than send_buffer_limit");
+  RequireDuration(options.drain_grace, kLongest, "drain_grace");
   RequireDuration(options.keep_alive_period, kLongestKeepAlive, "keep_alive_period");
   RequireDuration(options.user_timeout, kLongestUserTimeout, "user_timeout");
   RequireDuration(options.read_deadline, kLongest, "read_deadline");

@@ -97,6 +97,32 @@ void EventRecorder::OnTimer(const ConnPtr& conn) {
   if (on_timer) on_timer(conn);
 }
 
+void EventRecorder::OnRecvEnd(const ConnPtr& conn) {
+  const std::shared_ptr<Record> record = Find(conn);
+  const Visit visit(this, record);
+  {
+    std::lock_guard lock(mutex_);
+    ++totals_.recv_ends;
+    changed_.notify_all();
+  }
+  if (on_recv_end) {
+    on_recv_end(conn);
+  } else {
+    Handler::OnRecvEnd(conn);
+  }
+}
+
+void EventRecorder::OnDrain(const ConnPtr& conn) {
+  const std::shared_ptr<Record> record = Find(conn);
+  const Visit visit(this, record);
+  {
+    std::lock_guard lock(mutex_);
+    ++totals_.drains;
+    changed_.notify_all();
+  }
+  if (on_drain) on_drain(conn);
+}
+
 // It has no record: there was no first event, and there will be none.
 void EventRecorder::OnDialFailed(const ConnPtr& conn, std::error_code error) {
   if (conn->Stats().reason != CloseReason::kConnectFailed || conn->Stats().error != error) {
@@ -263,6 +289,12 @@ bool EventRecorder::WaitForSendReady(std::size_t n) {
 }
 bool EventRecorder::WaitForTimers(std::size_t n) {
   return WaitFor([n](const Totals& totals) { return totals.timers >= n; });
+}
+bool EventRecorder::WaitForRecvEnds(std::size_t n) {
+  return WaitFor([n](const Totals& totals) { return totals.recv_ends >= n; });
+}
+bool EventRecorder::WaitForDrains(std::size_t n) {
+  return WaitFor([n](const Totals& totals) { return totals.drains >= n; });
 }
 bool EventRecorder::WaitForDialsFailed(std::size_t n) {
   return WaitFor([n](const Totals& totals) { return totals.dials_failed >= n; });

@@ -59,6 +59,8 @@ class EventRecorder : public Handler {
     std::size_t send_ready = 0;
     std::size_t timers = 0;
     std::size_t dials_failed = 0;
+    std::size_t recv_ends = 0;
+    std::size_t drains = 0;
     std::size_t closed = 0;
   };
 
@@ -73,6 +75,8 @@ class EventRecorder : public Handler {
   std::function<void(const ConnPtr&)> on_send_ready;
   std::function<void(const ConnPtr&)> on_timer;
   std::function<void(const ConnPtr&, std::error_code)> on_dial_failed;
+  std::function<void(const ConnPtr&)> on_recv_end;  // unless it is set, the library's own answer
+  std::function<void(const ConnPtr&)> on_drain;
 
   bool hold_handles = true;
   bool keep_payloads = true;
@@ -82,6 +86,8 @@ class EventRecorder : public Handler {
                      std::error_code error) override;
   void OnSendReady(const ConnPtr& conn) override;
   void OnTimer(const ConnPtr& conn) override;
+  void OnRecvEnd(const ConnPtr& conn) override;
+  void OnDrain(const ConnPtr& conn) override;
   void OnDialFailed(const ConnPtr& conn, std::error_code error) override;
 
   // Waits until `condition` holds for the totals; false when the deadline passed first.
@@ -94,6 +100,8 @@ class EventRecorder : public Handler {
   bool WaitForSendReady(std::size_t n);
   bool WaitForTimers(std::size_t n);
   bool WaitForDialsFailed(std::size_t n);
+  bool WaitForRecvEnds(std::size_t n);
+  bool WaitForDrains(std::size_t n);
   bool WaitForClosed(std::size_t n, std::chrono::milliseconds deadline = kDeadline);
 
   Totals totals() const;

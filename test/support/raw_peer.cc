@@ -200,6 +200,8 @@ End RawPeer::ReadAll(std::string* bytes, std::chrono::milliseconds deadline) {
 }
 
 End RawPeer::ReadExactly(std::size_t size, std::string* bytes, std::chrono::milliseconds deadline) {
+  std::string unwanted;
+  if (bytes == nullptr) bytes = &unwanted;
   bytes->assign(size, '\0');
   std::size_t filled = 0;
   while (filled < size) {

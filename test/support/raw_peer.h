@@ -52,7 +52,7 @@ class RawPeer {
   // `deadline`.
   End ReadAll(std::string* bytes = nullptr, std::chrono::milliseconds deadline = kDeadline);
 
-  // Reads `size` bytes, kOpen when all of them came.
+  // Reads `size` bytes into `*bytes`, unless it is null; kOpen when all of them came.
   End ReadExactly(std::size_t size, std::string* bytes,
                   std::chrono::milliseconds deadline = kDeadline);
 

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,7 @@ struct Outbound {
   ~Outbound() {
     buffer.Clear(pool);
     other.Clear(pool);
+    released.Clear(pool);
   }
   bool Append(std::string_view text) { return buffer.Append(Bytes(text), pool); }
 
@@ -59,6 +61,7 @@ struct Outbound {
   BlockPool pool;
   OutboundBuffer buffer;
   OutboundBuffer other;
+  OutboundBuffer released;
 };
 
 TEST_CASE("an empty outbound buffer is one pointer and holds no memory") {
@@ -68,7 +71,7 @@ TEST_CASE("an empty outbound buffer is one pointer and holds no memory") {
   CHECK(o.buffer.room() == 0);
   iovec part;
   CHECK(o.buffer.Gather(&part, 1) == 0);
-  o.buffer.Consume(0, o.pool);
+  o.buffer.Consume(0, o.pool, o.released);
   const std::uint64_t before = Allocations();
   const bool appended = o.Append("");
   CHECK(Allocations() == before);
@@ -77,9 +80,9 @@ TEST_CASE("an empty outbound buffer is one pointer and holds no memory") {
   REQUIRE(o.Append("abc"));
   CHECK_FALSE(o.buffer.empty());
   CHECK(o.buffer.room() == kChunk - 3);
-  o.buffer.Consume(0, o.pool);
+  o.buffer.Consume(0, o.pool, o.released);
   CHECK(o.Text() == "abc");
-  o.buffer.Consume(3, o.pool);
+  o.buffer.Consume(3, o.pool, o.released);
   CHECK(o.buffer.empty());
 }
 
@@ -120,7 +123,7 @@ TEST_CASE("what was consumed is gone, to the byte, and its chunks are used again
       CAPTURE(n);
       Outbound o;
       REQUIRE(o.Append(text));
-      o.buffer.Consume(n, o.pool);
+      o.buffer.Consume(n, o.pool, o.released);
       REQUIRE(o.buffer.empty() == (n == text.size()));
       REQUIRE(o.Text() == text.substr(n));
       const std::uint64_t before = Allocations();
@@ -145,7 +148,7 @@ TEST_CASE("gathering stops at the number of parts; more than IOV_MAX chunks are 
   CHECK(untouched.iov_base == &o);
   const std::vector<iovec> most = Outbound::Parts(o.buffer, IOV_MAX);
   CHECK(most.size() == IOV_MAX);
-  o.buffer.Consume(IOV_MAX * kChunk + 5, o.pool);
+  o.buffer.Consume(IOV_MAX * kChunk + 5, o.pool, o.released);
   CHECK(o.Text() == large.substr(IOV_MAX * kChunk + 5));
 }
 
@@ -211,6 +214,8 @@ TEST_CASE("a million random operations agree with queues of bytes", "[B4][B7]") 
   };
   BlockPool pool;
   std::array<Pair, 2> pairs;
+  OutboundBuffer released;
+  std::weak_ptr<std::string> last_owner;
   test::Random random(13);
   char next = 0;
   std::string bytes;
@@ -227,7 +232,14 @@ TEST_CASE("a million random operations agree with queues of bytes", "[B4][B7]") 
     bytes.resize(random.OneIn(300) ? random.Between(0, 40'000) : random.Between(0, 40));
     for (char& c : bytes) c = next++;
     bool appended = false;
-    if (random.OneIn(10)) {
+    if (random.OneIn(5)) {
+      // A copied head, and a body that is referred to when it is large enough.
+      const auto owner = std::make_shared<std::string>(bytes);
+      last_owner = owner;
+      const std::array<Part, 2> shared{Part(Bytes(bytes)), Part(owner)};
+      good = appended = pair.buffer.AppendParts(shared, pool);
+      pair.model.insert(pair.model.end(), bytes.begin(), bytes.end());
+    } else if (random.OneIn(10)) {
       const FailAllocations fail(random.Between(1, 2));
       appended = pair.buffer.Append(Bytes(bytes), pool);
       good = appended || fail.failed();
@@ -254,7 +266,7 @@ TEST_CASE("a million random operations agree with queues of bytes", "[B4][B7]") 
                        pair.model.begin() + static_cast<std::ptrdiff_t>(of_part));
       n -= of_part;
     }
-    pair.buffer.Consume(taken, pool);
+    pair.buffer.Consume(taken, pool, released);
   };
   for (; i < kOperations && good; ++i) {
     const std::size_t which = random.Between(0, 1);
@@ -274,6 +286,7 @@ TEST_CASE("a million random operations agree with queues of bytes", "[B4][B7]") 
         consume(pair);
         break;
     }
+    if (random.OneIn(50)) released.Clear(pool);
     if (random.OneIn(10'000)) {
       pair.buffer.Clear(pool);
       pair.model.clear();
@@ -285,8 +298,10 @@ TEST_CASE("a million random operations agree with queues of bytes", "[B4][B7]") 
     good = good && pair.buffer.empty();
     pair.buffer.Clear(pool);
   }
+  released.Clear(pool);
   CAPTURE(i);
   REQUIRE(good);
+  REQUIRE(last_owner.expired());
 }
 
 }  // namespace
