@@ -53,6 +53,22 @@ TEST_CASE("a packet's text is 'packet' unless overridden") {
   CHECK(Empty{}.ToString() == "packet");
 }
 
+TEST_CASE("a protocol that overrides nothing refuses everything, and has no decoders") {
+  const Protocol protocol;
+  CHECK(protocol.PackSize(Empty{}) == 0);
+  CHECK(FailureOf(protocol) == Errc::kBadPacket);
+  Writer no_room({});
+  CHECK(protocol.PackTo(Empty{}, no_room) == Errc::kBadPacket);
+
+  const std::byte one[1] = {};
+  const UnpackResult result = protocol.Unpack(one);
+  CHECK(result.packet == nullptr);
+  CHECK(result.size == 0);
+  CHECK(result.need == 0);
+  CHECK(result.error == Errc::kProtocolError);
+  CHECK(protocol.NewDecoder() == nullptr);
+}
+
 TEST_CASE("Pack replaces what stood there", "[M15]") {
   std::string text;
   CHECK_FALSE(Pack(Scripted{}, &text));
