@@ -1,6 +1,8 @@
 #include <xtcp/bytes.h>
 
+#include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstring>
 
 namespace xtcp {
@@ -35,6 +37,27 @@ T Get(Reader& reader) noexcept {
   return Ordered<order>(value);
 }
 
+// std::from_chars and std::to_chars take no other base.
+bool IsBase(int base) noexcept { return base >= 2 && base <= 36; }
+
+// Writes what std::to_chars makes of it, if that fits. It goes through memory of its own, because
+// std::to_chars may leave anything where it does not fit.
+template <typename T>
+bool PutDigits(Writer& writer, T value, int base) noexcept {
+  char digits[65];  // 64 of base 2, and a sign
+  const std::to_chars_result result = std::to_chars(digits, digits + sizeof digits, value, base);
+  return writer.Write(std::string_view(digits, static_cast<std::size_t>(result.ptr - digits)));
+}
+
+// Takes a number from the beginning of `text`. Returns the number of its bytes, or 0.
+template <typename T>
+std::size_t GetDigits(std::string_view text, int base, T* value) noexcept {
+  if (!IsBase(base)) return 0;
+  const std::from_chars_result result =
+      std::from_chars(text.data(), text.data() + text.size(), *value, base);
+  return result.ec == std::errc() ? static_cast<std::size_t>(result.ptr - text.data()) : 0;
+}
+
 }  // namespace
 
 std::span<std::byte> Writer::Claim(std::size_t n) noexcept {
@@ -56,9 +79,7 @@ bool Writer::Write(std::span<const std::byte> bytes) noexcept {
   return true;
 }
 
-bool Writer::Write(std::string_view text) noexcept {
-  return Write(std::as_bytes(std::span(text.data(), text.size())));
-}
+bool Writer::Write(std::string_view text) noexcept { return Write(AsBytes(text)); }
 
 bool Writer::U8(std::uint8_t value) noexcept { return Write(std::as_bytes(std::span(&value, 1))); }
 
@@ -68,6 +89,16 @@ bool Writer::U64Be(std::uint64_t value) noexcept { return Put<std::endian::big>(
 bool Writer::U16Le(std::uint16_t value) noexcept { return Put<std::endian::little>(*this, value); }
 bool Writer::U32Le(std::uint32_t value) noexcept { return Put<std::endian::little>(*this, value); }
 bool Writer::U64Le(std::uint64_t value) noexcept { return Put<std::endian::little>(*this, value); }
+
+bool Writer::Signed(std::int64_t value, int base) noexcept {
+  if (!IsBase(base)) failed_ = true;
+  return !failed_ && PutDigits(*this, value, base);
+}
+
+bool Writer::Unsigned(std::uint64_t value, int base) noexcept {
+  if (!IsBase(base)) failed_ = true;
+  return !failed_ && PutDigits(*this, value, base);
+}
 
 std::span<const std::byte> Reader::Bytes(std::size_t n) noexcept {
   if (failed_ || n > remaining()) {
@@ -79,9 +110,64 @@ std::span<const std::byte> Reader::Bytes(std::size_t n) noexcept {
   return bytes;
 }
 
-std::string_view Reader::Text(std::size_t n) noexcept {
-  const std::span<const std::byte> bytes = Bytes(n);
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+std::string_view Reader::Text(std::size_t n) noexcept { return AsText(Bytes(n)); }
+
+std::string_view Reader::Fail() noexcept {
+  failed_ = true;
+  return {};
+}
+
+std::string_view Reader::Line() noexcept {
+  std::string_view line = Until('\n');
+  if (line.ends_with('\r')) line.remove_suffix(1);
+  return line;
+}
+
+std::string_view Reader::Until(std::string_view end) noexcept {
+  if (failed_) return {};
+  const std::size_t size = Left().find(end);
+  if (size == std::string_view::npos) return Fail();
+  const std::string_view text = Text(size);
+  consumed_ += end.size();
+  return text;
+}
+
+std::string_view Reader::Word(char separator) noexcept {
+  if (failed_) return {};
+  const std::string_view left = Left();
+  const std::size_t begin = left.find_first_not_of(separator);
+  if (begin == std::string_view::npos) return Fail();
+  const std::size_t end = std::min(left.find(separator, begin), left.size());
+  consumed_ += std::min(left.find_first_not_of(separator, end), left.size());
+  return left.substr(begin, end - begin);
+}
+
+bool Reader::Skip(std::size_t n) noexcept {
+  Bytes(n);
+  return !failed_;
+}
+
+bool Reader::Skip(std::string_view text) noexcept {
+  if (failed_ || !Left().starts_with(text)) failed_ = true;
+  return !failed_ && Skip(text.size());
+}
+
+std::int64_t Reader::Signed(std::int64_t least, std::int64_t most, int base) noexcept {
+  std::int64_t value = 0;
+  const std::size_t size = failed_ ? 0 : GetDigits(Left(), base, &value);
+  failed_ = size == 0 || value < least || value > most;
+  if (failed_) return 0;
+  consumed_ += size;
+  return value;
+}
+
+std::uint64_t Reader::Unsigned(std::uint64_t most, int base) noexcept {
+  std::uint64_t value = 0;
+  const std::size_t size = failed_ ? 0 : GetDigits(Left(), base, &value);
+  failed_ = size == 0 || value > most;
+  if (failed_) return 0;
+  consumed_ += size;
+  return value;
 }
 
 std::uint8_t Reader::U8() noexcept {

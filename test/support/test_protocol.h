@@ -45,14 +45,6 @@ enum class Marker : std::uint8_t {
 
 inline constexpr std::size_t kHeaderSize = 4;
 
-inline std::span<const std::byte> AsBytes(std::string_view text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
-}
-
-inline std::string_view AsText(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 // The header of a frame, for a payload that may never come.
 inline std::string Header(std::uint32_t payload_size) {
   return {static_cast<char>(payload_size >> 24), static_cast<char>(payload_size >> 16),

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xtcp/bytes.h>
 #include <xtcp/error.h>
 
 #include <array>
@@ -641,10 +642,6 @@ TEST_CASE("addresses of what is no connected socket are errors", "[F2]") {
   CHECK(LocalAddressOf(-1, &address) == std::error_code(EBADF, std::system_category()));
   const UniqueFd stream(::socket(AF_INET, SOCK_STREAM, 0));
   CHECK(PeerAddressOf(stream.get(), &address) == std::error_code(ENOTCONN, std::system_category()));
-}
-
-std::span<const std::byte> AsBytes(std::string_view text) {
-  return std::as_bytes(std::span(text.data(), text.size()));
 }
 
 std::string Receive(const UniqueFd& fd) {

@@ -24,10 +24,6 @@ std::vector<std::byte> Bytes(std::initializer_list<int> values) {
   return bytes;
 }
 
-std::string_view Text(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
 // Each way to write, with what must stand there then; and each way to read that back.
 struct Way {
   const char* name;
@@ -163,7 +159,7 @@ TEST_CASE("a writer may copy from what it has written", "[X4]") {
   Writer writer(out);
   REQUIRE(writer.Write("abc"));
   REQUIRE(writer.Write(std::span<const std::byte>(out).first(3)));
-  CHECK(Text(out) == "abcabc");
+  CHECK(AsText(out) == "abcabc");
 }
 
 TEST_CASE("a reader gives the whole value where it is all there, at any offset", "[X4]") {
@@ -272,6 +268,218 @@ TEST_CASE("what a writer writes a reader reads", "[X4]") {
     REQUIRE(reader.U64Le() == d);
     REQUIRE(reader.remaining() == 0);
     REQUIRE_FALSE(reader.failed());
+  }
+}
+
+// ---- Text.
+
+TEST_CASE("text and bytes are views of the same memory", "[X4]") {
+  const std::string text("a\0b", 3);
+  const std::span<const std::byte> bytes = AsBytes(text);
+  CHECK(static_cast<const void*>(bytes.data()) == text.data());
+  CHECK(bytes.size() == 3);
+  CHECK(AsText(bytes).data() == text.data());
+  CHECK(AsText(bytes) == text);
+  CHECK(AsText({}).empty());
+  CHECK(AsBytes({}).empty());
+}
+
+TEST_CASE("a reader begins with whatever is text", "[X4]") {
+  const std::string string = "abc";
+  CHECK(Reader(string).Rest() == "abc");
+  CHECK(Reader(std::string_view("abc")).Rest() == "abc");
+  CHECK(Reader("abc").Rest() == "abc");
+  CHECK(Reader(Bytes({'a', 'b', 'c'})).remaining() == 3);
+}
+
+// What one read gives and leaves. A failed one leaves everything, and fails all that follow.
+template <typename T>
+struct Read {
+  std::string in;
+  T value;
+  std::string left;
+  bool fails = false;
+};
+
+template <typename T, typename Call>
+void CheckReads(const std::vector<Read<T>>& reads, const Call& call) {
+  for (const Read<T>& read : reads) {
+    INFO('"' << read.in << '"');
+    Reader reader(read.in);
+    CHECK(call(reader) == read.value);
+    CHECK(reader.failed() == read.fails);
+    CHECK(reader.done() == (!read.fails && read.left.empty()));
+    CHECK(reader.remaining() == read.left.size());
+    if (read.fails) {
+      CHECK(reader.consumed() == 0);
+      CHECK(reader.Rest().empty());
+      CHECK(reader.Line().empty());
+      CHECK(reader.Until("").empty());
+      CHECK(reader.Word().empty());
+      CHECK(reader.Number<int>() == 0);
+      CHECK(reader.Number<unsigned>() == 0);
+      CHECK_FALSE(reader.Skip(0));
+      CHECK_FALSE(reader.Skip(""));
+      CHECK(reader.consumed() == 0);
+    } else {
+      CHECK(reader.Rest() == read.left);
+      CHECK(reader.done());
+    }
+  }
+}
+
+using Texts = std::vector<Read<std::string_view>>;
+
+TEST_CASE("a reader reads a line", "[X4]") {
+  const auto line = [](Reader& reader) { return reader.Line(); };
+  CheckReads(Texts{{"abc\ndef", "abc", "def"},
+                   {"abc\r\ndef", "abc", "def"},
+                   {"abc\r\r\n", "abc\r", ""},  // one is cut
+                   {"a\rb\n", "a\rb", ""},
+                   {"\n\n", "", "\n"},
+                   {"\r\n", "", ""},
+                   {std::string("\0\n", 2), std::string_view("\0", 1), ""},
+                   {"abc", "", "abc", true},
+                   {"abc\r", "", "abc\r", true},
+                   {"", "", "", true}},
+             line);
+}
+
+TEST_CASE("a reader reads until a delimiter", "[X4]") {
+  const auto until = [](Reader& reader) { return reader.Until("\r\n\r\n"); };
+  CheckReads(Texts{{"head\r\n\r\nbody", "head", "body"},
+                   {"\r\n\r\n", "", ""},
+                   {"\r\r\n\r\n", "\r", ""},
+                   {"head\r\n\r", "", "head\r\n\r", true},
+                   {"", "", "", true}},
+             until);
+  CheckReads(Texts{{"key:value", "key", "value"}, {":", "", ""}, {"key", "", "key", true}},
+             [](Reader& reader) { return reader.Until(':'); });
+  CheckReads(Texts{{"abc", "", "abc"}, {"", "", ""}},
+             [](Reader& reader) { return reader.Until(""); });
+}
+
+TEST_CASE("a reader reads words", "[X4]") {
+  const auto word = [](Reader& reader) { return reader.Word(); };
+  CheckReads(Texts{{"get key", "get", "key"},
+                   {"  get   key ", "get", "key "},
+                   {"get", "get", ""},
+                   {"get  ", "get", ""},
+                   {"a\tb c", "a\tb", "c"},
+                   {"", "", "", true},
+                   {"   ", "", "   ", true}},
+             word);
+  CheckReads(Texts{{"a,,b c", "a", "b c"}, {",", "", ",", true}},
+             [](Reader& reader) { return reader.Word(','); });
+
+  Reader reader(" set  key 7 ");
+  std::vector<std::string_view> words;
+  while (!reader.done()) words.push_back(reader.Word());
+  CHECK(words == std::vector<std::string_view>{"set", "key", "7"});
+}
+
+TEST_CASE("a reader passes over bytes, and over a text that must be there", "[X4]") {
+  const auto four = [](Reader& reader) { return reader.Skip(4); };
+  CheckReads(
+      std::vector<Read<bool>>{
+          {"abcdef", true, "ef"}, {"abcd", true, ""}, {"abc", false, "abc", true}},
+      four);
+  const auto http = [](Reader& reader) { return reader.Skip("HTTP/"); };
+  CheckReads(std::vector<Read<bool>>{{"HTTP/1.1", true, "1.1"},
+                                     {"HTTP/", true, ""},
+                                     {"HTTP", false, "HTTP", true},
+                                     {"http/1.1", false, "http/1.1", true},
+                                     {"", false, "", true}},
+             http);
+  Reader reader("abc");
+  CHECK_FALSE(reader.Skip(kHuge));
+}
+
+// ---- Numbers.
+
+TEST_CASE("a reader reads a number as far as it goes", "[X4]") {
+  const auto number = [](Reader& reader) { return reader.Number<int>(); };
+  CheckReads(std::vector<Read<int>>{{"12 34", 12, " 34"},
+                                    {"-7\r\n", -7, "\r\n"},
+                                    {"007", 7, ""},
+                                    {"-0", 0, ""},
+                                    {"0x10", 0, "x10"},
+                                    {"1.5", 1, ".5"},
+                                    {"2147483647", 2147483647, ""},
+                                    {"-2147483648", -2147483647 - 1, ""},
+                                    {"2147483648", 0, "2147483648", true},
+                                    {"-2147483649", 0, "-2147483649", true},
+                                    {"99999999999999999999", 0, "99999999999999999999", true},
+                                    {"+1", 0, "+1", true},
+                                    {" 1", 0, " 1", true},
+                                    {"-", 0, "-", true},
+                                    {"--1", 0, "--1", true},
+                                    {"x", 0, "x", true},
+                                    {"", 0, "", true}},
+             number);
+  CheckReads(
+      std::vector<Read<std::uint64_t>>{
+          {"18446744073709551615", std::numeric_limits<std::uint64_t>::max(), ""},
+          {"18446744073709551616", 0, "18446744073709551616", true},
+          {"-1", 0, "-1", true}},
+      [](Reader& reader) { return reader.Number<std::uint64_t>(); });
+  CheckReads(std::vector<Read<unsigned>>{{"fFg", 255, "g"}, {"100", 256, ""}},
+             [](Reader& reader) { return reader.Number<unsigned>(16); });
+  CheckReads(std::vector<Read<int>>{{"255", 0, "255", true}, {"-128", -128, ""}},
+             [](Reader& reader) { return int{reader.Number<std::int8_t>()}; });
+  for (const int base : {-1, 0, 1, 37}) {
+    Reader reader("1");
+    CHECK(reader.Number<int>(base) == 0);
+    CHECK(reader.failed());
+  }
+}
+
+// Writes into exactly the room that NumberSize says, and into one byte less.
+template <typename T>
+std::string Written(T value, int base = 10) {
+  std::string out(NumberSize(value, base), '?');
+  Writer writer(std::as_writable_bytes(std::span(out.data(), out.size())));
+  CHECK(writer.Number(value, base));
+  CHECK(writer.remaining() == 0);
+
+  std::string less(out.size() - 1, '?');
+  Writer small(std::as_writable_bytes(std::span(less.data(), less.size())));
+  CHECK_FALSE(small.Number(value, base));
+  CHECK(small.failed());
+  CHECK(small.written() == 0);
+  CHECK(less == std::string(less.size(), '?'));
+  return out;
+}
+
+TEST_CASE("a writer writes numbers, all of one or nothing", "[X4]") {
+  CHECK(Written(0) == "0");
+  CHECK(Written(-1) == "-1");
+  CHECK(Written(std::numeric_limits<std::int64_t>::min()) == "-9223372036854775808");
+  CHECK(Written(std::numeric_limits<std::int64_t>::max()) == "9223372036854775807");
+  CHECK(Written(std::numeric_limits<std::uint64_t>::max()) == "18446744073709551615");
+  CHECK(Written(std::uint8_t{200}) == "200");
+  CHECK(Written(std::int8_t{-128}) == "-128");
+  CHECK(Written(kHuge, 16) == (sizeof kHuge == 8 ? "ffffffffffffffff" : "ffffffff"));
+  CHECK(Written(std::numeric_limits<std::int64_t>::min(), 2) == "-1" + std::string(63, '0'));
+  for (const int base : {-1, 0, 1, 37}) {
+    std::byte room[8] = {};
+    Writer writer(room);
+    CHECK(NumberSize(1, base) == 0);
+    CHECK_FALSE(writer.Number(1, base));
+    CHECK_FALSE(writer.Number(1U, 10));
+    CHECK(writer.written() == 0);
+  }
+}
+
+TEST_CASE("what a writer writes as a number a reader reads, in every base", "[X4]") {
+  test::Random random(4);
+  for (int round = 0; round < 500; ++round) {
+    const int base = static_cast<int>(random.Between(2, 36));
+    const auto value = static_cast<std::int64_t>(random.Next() >> random.Between(0, 63));
+    const std::string text = Written(value, base);
+    Reader reader(text);
+    CHECK(reader.Number<std::int64_t>(base) == value);
+    CHECK(reader.done());
   }
 }
 
