@@ -22,9 +22,10 @@ put_filled = $(fill) mk/install/$1.in >'$(DESTDIR)$2/$1' && chmod 644 '$(DESTDIR
 
 .PHONY: install uninstall
 install: all ## to PREFIX (/usr/local), LIBDIR, INCLUDEDIR, DOCDIR, below DESTDIR
-	@umask 022 && for folder in '$(INCLUDEDIR)/xtcp' '$(LIBDIR)' '$(PKGCONFIGDIR)' '$(CMAKEDIR)' \
+	@umask 022 && for folder in '$(INCLUDEDIR)/xtcp/testing' '$(LIBDIR)' '$(PKGCONFIGDIR)' '$(CMAKEDIR)' \
 	  '$(DOCDIR)/decisions' '$(DOCDIR)/examples'; do install -d "$(DESTDIR)$$folder" || exit 1; done
 	$(call put,644,include/xtcp/*.h,$(INCLUDEDIR)/xtcp)
+	$(call put,644,include/xtcp/testing/*.h,$(INCLUDEDIR)/xtcp/testing)
 	$(call put,644,$(BUILD)/release/libxtcp.a $(BUILD)/release/libxtcp_pic.a,$(LIBDIR))
 	$(call put,755,$(SHARED),$(LIBDIR))
 	ln -sf $(notdir $(SHARED)) '$(DESTDIR)$(LIBDIR)/$(SONAME)'

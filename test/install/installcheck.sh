@@ -53,7 +53,7 @@ step "files and folders can be read by all" modes
 
 tree() {
   local file
-  for file in include/xtcp/*.h; do cmp "$file" "$stage/usr/$file" || return; done
+  for file in include/xtcp/*.h include/xtcp/testing/*.h; do cmp "$file" "$stage/usr/$file" || return; done
   for file in libxtcp.a libxtcp_pic.a libxtcp.so libxtcp.so.0 pkgconfig/xtcp.pc pkgconfig/xtcp-spdlog.pc \
     cmake/xtcp/xtcp-config.cmake cmake/xtcp/xtcp-config-version.cmake; do
     [ -e "$stage/$lib/$file" ] || { echo "no $file"; return 1; }

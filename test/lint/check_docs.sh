@@ -14,7 +14,7 @@ doxygen docs/Doxyfile 2>&1 || exit 1
 
 # A name that doxygen passes over in silence would not be in the reference either.
 bad=0
-for name in $(grep -hoE '^(class|struct) (XTCP_[A-Z]+ )?[A-Za-z]+|^enum class [A-Za-z]+|^XTCP_API [^(]*' include/xtcp/*.h |
+for name in $(grep -hoE '^(class|struct) (XTCP_[A-Z]+ )?[A-Za-z]+|^enum class [A-Za-z]+|^XTCP_API [^(]*' include/xtcp/*.h include/xtcp/*/*.h |
   awk '{ print $NF }' | sort -u); do
   case $name in sockaddr) continue ;; esac
   grep -qrhE "(class|struct|enum class|namespacextcp)[^<]*.*\b$name\b" "$folder"/html/*.html ||

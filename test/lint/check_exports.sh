@@ -44,7 +44,7 @@ for archive in $archives; do compare "$archive" "$(visible "$archive")"; done
 
 # A public name that is declared and not exported would be missed by programs only, so each mark in
 # the headers has a name in the list.
-for name in $(grep -hoE '^(class|struct) XTCP_API [A-Za-z]+|^XTCP_API [^(]*' include/xtcp/*.h | awk '{ print $NF }'); do
+for name in $(grep -hoE '^(class|struct) XTCP_API [A-Za-z]+|^XTCP_API [^(]*' include/xtcp/*.h include/xtcp/*/*.h | awk '{ print $NF }'); do
   grep -qE "xtcp::$name(::|\(|\[)" $list || { echo "$name has XTCP_API and is not exported"; bad=1; }
 done
 

@@ -5,7 +5,7 @@ export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
 bad=0
 
-headers=(include/xtcp/*.h)
+headers=(include/xtcp/*.h include/xtcp/*/*.h)
 if [ ! -e "${headers[0]}" ]; then
   echo "no headers in include/xtcp"
   exit 1

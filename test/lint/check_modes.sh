@@ -70,9 +70,11 @@ done
 unmarked=$(awk '
     /^(struct|class) / { marked = /XTCP_CONTAINERS/ }
     /^}/ { marked = 0 }
-    /std::(vector|deque|list|forward_list|(unordered_)?(multi)?(map|set)|bitset)</ && !/XTCP_CONTAINERS/ && !marked {
+    /XTCP_CONTAINERS/ { declaration = 1 }  # to its end
+    /std::(vector|deque|list|forward_list|(unordered_)?(multi)?(map|set)|bitset)</ && !declaration && !marked {
       print FILENAME ":" FNR ": " $0
-    }' include/xtcp/*.h)
+    }
+    /;/ { declaration = 0 }' include/xtcp/*.h include/xtcp/*/*.h)
 [ -z "$unmarked" ] || complain "without XTCP_CONTAINERS: $unmarked"
 
 exit $bad
