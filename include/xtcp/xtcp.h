@@ -1,6 +1,7 @@
 #pragma once
 
-// All of xtcp, except the adapter in spdlog_logger.h.
+// All of xtcp, except what only some programs want: the adapter in spdlog_logger.h, what daemons do
+// with signals in daemon.h, and testing/check_protocol.h for the tests of a protocol.
 
 #include <xtcp/address.h>
 #include <xtcp/bytes.h>
@@ -12,6 +13,7 @@
 #include <xtcp/options.h>
 #include <xtcp/part.h>
 #include <xtcp/protocol.h>
+#include <xtcp/protocols.h>
 #include <xtcp/redialer.h>
 #include <xtcp/server.h>
 #include <xtcp/stop_mode.h>
