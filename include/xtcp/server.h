@@ -17,6 +17,10 @@
 
 namespace xtcp {
 
+namespace internal {
+struct ServerAccess;
+}
+
 // Totals since the start. It is always true that accepted_bytes = written_bytes + unsent_bytes.
 //
 // `accept_errors` counts failed accept4(2) calls, except EAGAIN and EINTR, and accepted sockets on
@@ -148,6 +152,7 @@ class XTCP_API Server {
   ServerStats Stats() const;
 
  private:
+  friend struct internal::ServerAccess;
   class XTCP_PRIVATE Impl;
   std::shared_ptr<Impl> impl_;
 };

@@ -110,9 +110,11 @@ void Group::NoteEnd() {
   for (const std::unique_ptr<LoopCore>& core : loops_) core->Close();
   names_.Close();
   bool names_too = false;
+  std::vector<std::shared_ptr<void>> kept;
   {
     MutexLock lock(mu_);
     life_ = Life::kEnded;
+    kept.swap(kept_);
     names_too = ends_names_;
     ended_.NotifyAll();
   }
@@ -326,6 +328,23 @@ bool Group::DetachIdle(Member& member) {
   if (life_ != Life::kIdle || !member.attached_) return false;
   Unlink(member);
   return true;
+}
+
+void Group::Keep(std::shared_ptr<void> object) {
+  MutexLock lock(mu_);
+  if (life_ != Life::kEnded) kept_.push_back(std::move(object));
+}
+
+void Group::LetGo(const void* object) {
+  std::shared_ptr<void> kept;  // destroyed without the lock
+  MutexLock lock(mu_);
+  for (std::shared_ptr<void>& each : kept_) {
+    if (each.get() != object) continue;
+    kept = std::move(each);
+    each = std::move(kept_.back());
+    kept_.pop_back();
+    return;
+  }
 }
 
 void Group::ConnectionBegan() {

@@ -105,6 +105,11 @@ class Group final : public std::enable_shared_from_this<Group> {
   void ConnectionBegan() XTCP_EXCLUDES(mu_);
   void ConnectionEnded(const StopReport& report) XTCP_EXCLUDES(mu_);
 
+  // Keeps an object alive that the loops use and that is no member, until it is let go, or the loops
+  // have ended. Throws std::bad_alloc.
+  void Keep(std::shared_ptr<void> object) XTCP_EXCLUDES(mu_);
+  void LetGo(const void* object) XTCP_EXCLUDES(mu_);
+
   // Returns the error that `Run` will return, if there is one.
   std::error_code error() const XTCP_EXCLUDES(mu_);
 
@@ -145,7 +150,8 @@ class Group final : public std::enable_shared_from_this<Group> {
   // Nothing lives on the group any more: its loops end.
   void QuitLoops();
 
-  // The loops have ended: closes them, and releases the threads that wait for the end.
+  // The loops have ended: closes them, lets go of what was kept for them, and releases the threads
+  // that wait for the end.
   void NoteEnd() XTCP_EXCLUDES(mu_);
 
   // Begins to be turned by `RunOnce`; no error when it has begun before.
@@ -168,6 +174,7 @@ class Group final : public std::enable_shared_from_this<Group> {
   bool ends_names_ XTCP_GUARDED_BY(mu_) = false;  // the handle went inside a callback
   Stops stops_ XTCP_GUARDED_BY(mu_) = Stops::kNone;
   Member* members_ XTCP_GUARDED_BY(mu_) = nullptr;
+  std::vector<std::shared_ptr<void>> kept_ XTCP_GUARDED_BY(mu_);
   std::size_t open_ XTCP_GUARDED_BY(mu_) = 0;  // connections
   StopReport report_ XTCP_GUARDED_BY(mu_);
   std::error_code error_ XTCP_GUARDED_BY(mu_);

@@ -51,6 +51,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   std::vector<Address> Addresses() const XTCP_EXCLUDES(mu_);
   std::size_t ConnectionCount() const XTCP_EXCLUDES(mu_);
   ServerStats Stats() const XTCP_EXCLUDES(mu_);
+  internal::Group& group() { return *group_; }
 
  private:
   enum class Life { kIdle, kStarting, kServing, kEnded };

@@ -61,6 +61,18 @@ int EpollWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms)
 int EventFd() { return ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC); }
 ssize_t Write(int fd, const void* buffer, std::size_t size) { return ::write(fd, buffer, size); }
 
+ssize_t WriteInHandler(int fd, const void* buffer, std::size_t size) {
+  return ::write(fd, buffer, size);
+}
+int SigAction(int signal, const struct sigaction* action, struct sigaction* before) {
+  return ::sigaction(signal, action, before);
+}
+pid_t GetPid() { return ::getpid(); }
+int Kill(pid_t process, int signal) { return ::kill(process, signal); }
+int SigMask(int how, const sigset_t* set, sigset_t* before) {
+  return ::pthread_sigmask(how, set, before);
+}
+
 int Lstat(const char* path, struct stat* status) { return ::lstat(path, status); }
 int Fstat(int fd, struct stat* status) { return ::fstat(fd, status); }
 int Unlink(const char* path) { return ::unlink(path); }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <netdb.h>
+#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -47,6 +48,15 @@ int EpollCtl(int epoll_fd, int operation, int fd, epoll_event* event);
 int EpollWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms);
 int EventFd();                                                // non-blocking, close-on-exec
 ssize_t Write(int fd, const void* buffer, std::size_t size);  // to an eventfd
+
+// Those that are called in signal handlers: here and in whatever stands in for it, they are
+// async-signal-safe (signal-safety(7)).
+ssize_t WriteInHandler(int fd, const void* buffer, std::size_t size);  // write, to an eventfd
+int SigAction(int signal, const struct sigaction* action, struct sigaction* before);
+pid_t GetPid();
+int Kill(pid_t process, int signal);
+
+int SigMask(int how, const sigset_t* set, sigset_t* before);  // pthread_sigmask(3): returns errno
 
 int Lstat(const char* path, struct stat* status);
 int Fstat(int fd, struct stat* status);

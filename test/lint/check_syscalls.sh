@@ -38,7 +38,7 @@ called=$(nm --undefined-only "$archive" 2>/dev/null | awk '
     inside && $1 == "U" { print $2 }' |
   grep -vE '^_Z|^_Unwind_|^__(cxa|gxx|stack_chk)' |
   grep -vxE 'getaddrinfo|freeaddrinfo|syscall|__errno_location|pthread_sigmask|sigfillset|sigdelset|__sched_cpucount|mem(cpy|move|set)' |
-  sed 's/^eventfd$/eventfd2/' | sort)
+  sed 's/^eventfd$/eventfd2/; s/^sigaction$/rt_sigaction/' | sort)
 if ! difference=$(diff <(echo "$published") <(echo "$called")); then
   echo "published in docs/compatibility.md (<), and called by the seam (>):"
   grep '^[<>]' <<<"$difference"

@@ -44,6 +44,8 @@ enum class Site : std::uint8_t {
   kEpollWait,
   kEventFd,
   kWrite,
+  kSigAction,
+  kSigMask,
   kLstat,
   kFstat,
   kUnlink,

@@ -505,6 +505,26 @@ ssize_t Write(int fd, const void* buffer, std::size_t size) {
   return Make(Judge(Site::kWrite, fd), [&] { return ::write(fd, buffer, size); });
 }
 
+// In a handler neither the plan nor the dice may be asked: both take locks, or allocate.
+ssize_t WriteInHandler(int fd, const void* buffer, std::size_t size) {
+  return ::write(fd, buffer, size);
+}
+
+pid_t GetPid() { return ::getpid(); }
+
+int Kill(pid_t process, int signal) { return ::kill(process, signal); }
+
+// Where a plan counts descriptors it is the signal's number. A handler calls it too, in a child; a
+// test that forks has no plan.
+int SigAction(int signal, const struct sigaction* action, struct sigaction* before) {
+  return Make(Judge(Site::kSigAction, signal), [&] { return ::sigaction(signal, action, before); });
+}
+
+int SigMask(int how, const sigset_t* set, sigset_t* before) {
+  const Verdict verdict = Judge(Site::kSigMask);
+  return verdict.error != 0 ? verdict.error : ::pthread_sigmask(how, set, before);
+}
+
 int Lstat(const char* path, struct stat* status) {
   return Make(Judge(Site::kLstat), [&] { return ::lstat(path, status); });
 }
