@@ -14,7 +14,6 @@
 #include <iostream>
 #include <memory>
 #include <mutex>
-#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -23,28 +22,6 @@
 #include <vector>
 
 namespace {
-
-// Owns nothing: the text is in the receive buffer, which is valid until OnEvent returns.
-struct Line : xtcp::Packet {
-  explicit Line(std::string_view view) : text(view) {}
-  std::string_view text;
-};
-
-class LineProtocol : public xtcp::Protocol {
- public:
-  // The client sends text, not packets.
-  std::size_t PackSize(const xtcp::Packet&) const override { return 0; }
-  std::error_code PackTo(const xtcp::Packet&, xtcp::Writer&) const override {
-    return xtcp::Errc::kBadPacket;
-  }
-
-  xtcp::UnpackResult Unpack(std::span<const std::byte> buf) const override {
-    const std::string_view text = xtcp::Reader(buf).Text(buf.size());
-    const std::size_t end = text.find('\n');
-    if (end == text.npos) return {};  // more bytes are needed
-    return {.packet = std::make_unique<Line>(text.substr(0, end + 1)), .size = end + 1};
-  }
-};
 
 // Asks on a thread of its own, because reading standard input and a full queue make it wait, and
 // waiting in a callback would keep the answers waiting, too.
@@ -61,7 +38,7 @@ class EchoClient : public xtcp::Handler {
         asker_ = std::thread([this, conn] { AskAll(conn); });
         return;
       case xtcp::EventType::kRecv:
-        std::cout << static_cast<const Line&>(*packet).text << std::flush;
+        std::cout << static_cast<const xtcp::BytesPacket&>(*packet).text() << std::endl;
         OnAnswer(conn);
         return;
       case xtcp::EventType::kClosed:
@@ -152,7 +129,7 @@ int main(int argc, char** argv) {
 
   const auto client = std::make_shared<EchoClient>(lines);
   const xtcp::ConnPtr conn =
-      xtcp::NewConn({.handler = client, .protocol = std::make_shared<LineProtocol>()});
+      xtcp::NewConn({.handler = client, .protocol = std::make_shared<xtcp::LineProtocol>()});
   if (const std::error_code error = conn->DialAndServe(address)) {
     std::cerr << address << ": " << error.message() << '\n';
     return 1;

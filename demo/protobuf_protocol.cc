@@ -82,10 +82,10 @@ std::error_code ProtobufProtocol::PackTo(const xtcp::Packet& packet, xtcp::Write
 xtcp::UnpackResult ProtobufProtocol::Unpack(std::span<const std::byte> buf) const {
   xtcp::Reader outer(buf);
   const std::size_t frame_bytes = outer.U32Be();
-  if (outer.failed()) return {};
+  if (outer.failed()) return {.need = sizeof(std::uint32_t)};
   if (frame_bytes < kHeaderBytes) return {.error = ProtobufErrc::kFrameTooShort};
   if (frame_bytes > kFrameBytesMax) return {.error = ProtobufErrc::kFrameTooLong};
-  if (frame_bytes > buf.size()) return {};
+  if (frame_bytes > buf.size()) return {.need = frame_bytes};
 
   // The whole frame is there: whatever is wrong inside it, the next one begins behind it.
   const auto bad = [&](ProtobufErrc error) {

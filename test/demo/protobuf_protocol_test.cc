@@ -5,6 +5,8 @@
 
 #include <google/protobuf/any.pb.h>
 #include <google/protobuf/stubs/logging.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <xtcp/testing/check_protocol.h>
 
 #include <algorithm>
 #include <catch2/catch.hpp>
@@ -143,6 +145,20 @@ std::string MixedStream() {
                "\x0a\x05"
                "ab") +
          Packed(Line("bye-bye"));
+}
+
+TEST_CASE("the demo's protocol keeps the rules of Unpack", "[M66]") {
+  const auto same = [](const xtcp::Packet& a, const xtcp::Packet& b) {
+    return google::protobuf::util::MessageDifferencer::Equals(
+        *static_cast<const ProtobufPacket&>(a).message(),
+        *static_cast<const ProtobufPacket&>(b).message());
+  };
+  const std::vector<std::string> samples{
+      Packed(Login("me", "secret")), Packed(Welcome()), Packed(Line("")),
+      Packed(Line("hello")) + Packed(Line("x")), Packed(Line(std::string(2000, 'z')))};
+  CHECK(xtcp::CheckProtocol(Chat(), samples, same) == std::vector<std::string>{});
+  CHECK(xtcp::CheckProtocol(Chat(), {Frame(9, 0, "x") + Frame("chat.Nobody", "") + samples[0]},
+                            same, xtcp::Samples::kAnyBytes) == std::vector<std::string>{});
 }
 
 }  // namespace
