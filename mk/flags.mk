@@ -41,8 +41,9 @@ BENCH_FLAGS = $(STD) $(WARNINGS) -O2 -g -fPIE -Ibench
 TEST_FLAGS = $(STD) -O0 -g1 -fPIE -Wall -Wextra -Wpedantic -Wshadow $(if $(STRICT),-Werror) \
   -D_GLIBCXX_ASSERTIONS -Iinclude -Ilib -Itest -I. -Idemo
 TEST_CODE_plain =
-TEST_CODE_asan = -fno-omit-frame-pointer -fsanitize=address
-TEST_CODE_tsan = -fno-omit-frame-pointer -fsanitize=thread
+# What headers check, test code checks as well.
+TEST_CODE_asan = -DXTCP_DEBUG_CHECKS -fno-omit-frame-pointer -fsanitize=address
+TEST_CODE_tsan = -DXTCP_DEBUG_CHECKS -fno-omit-frame-pointer -fsanitize=thread
 LINK_plain =
 LINK_asan = -fsanitize=address,undefined
 LINK_tsan = -fsanitize=thread

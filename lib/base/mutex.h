@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <mutex>
 
+#include "base/check.h"
 #include "base/thread_annotations.h"
 #include "base/thread_end.h"
 #include "sys/mutex.h"
@@ -43,7 +44,9 @@ class XTCP_CAPABILITY("mutex") SmallMutex {
     if (!state_.compare_exchange_strong(state, kLocked, std::memory_order_acquire)) LockSlowly();
   }
   void Unlock() XTCP_RELEASE() {
-    if (state_.exchange(kFree, std::memory_order_release) == kWaitedFor) sys::NotifyOne(state_);
+    const std::uint32_t before = state_.exchange(kFree, std::memory_order_release);
+    XTCP_DCHECK(before != kFree, "a mutex is unlocked that nobody has locked");
+    if (before == kWaitedFor) sys::NotifyOne(state_);
   }
 
  private:

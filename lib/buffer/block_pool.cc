@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "base/check.h"
 #include "base/poison.h"
 
 namespace xtcp::internal {
@@ -20,7 +21,10 @@ std::span<std::byte> BodyOf(void* block, std::size_t block_size) {
 
 BlockPool::~BlockPool() {
   MutexLock lock(mu_);
-  for (const Class& blocks : classes_) Delete(blocks.first);
+  for (const Class& blocks : classes_) {
+    XTCP_DCHECK(blocks.used_bytes == 0, "a pool is destroyed while its blocks are in use");
+    Delete(blocks.first);
+  }
 }
 
 void BlockPool::Delete(Free* first) {
@@ -63,6 +67,7 @@ void BlockPool::Give(void* block, std::size_t size) noexcept {
   {
     MutexLock lock(mu_);
     Class& blocks = ClassOf(block_size);
+    XTCP_DCHECK(block_size <= blocks.used_bytes, "a block is given back that was not taken");
     blocks.used_bytes -= block_size;
     const std::size_t kept = blocks.kept_bytes + block_size;
     if (kept <= kLeastKept || (kept <= blocks.limit && kept_bytes_ + block_size <= kMostKept)) {

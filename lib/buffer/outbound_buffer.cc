@@ -105,6 +105,7 @@ void OutboundBuffer::Free(Chunk* chunk, BlockPool& pool) {
 }
 
 void OutboundBuffer::Splice(OutboundBuffer& other, BlockPool& pool) {
+  XTCP_DCHECK(&other != this, "a buffer is put after itself");
   while (!other.empty()) {
     Chunk* first = other.last_->next;
     const std::size_t held = first->end - first->begin;

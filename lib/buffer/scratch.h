@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 
+#include "base/check.h"
 #include "buffer/block_pool.h"
 
 namespace xtcp::internal {
@@ -22,6 +23,7 @@ class Scratch {
 
   // Returns `size` bytes that are not initialised, or null when the allocation fails. Call it once.
   std::byte* Take(std::size_t size) noexcept {
+    XTCP_DCHECK(block_ == nullptr, "a scratch is taken twice");
     if (size <= small_.size()) return small_.data();
     size_ = size;
     block_ = static_cast<std::byte*>(pool_.Take(size));

@@ -42,6 +42,7 @@ ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, SendState state)
     : context_(std::move(context)), intake_(state) {}
 
 ConnImpl::~ConnImpl() {
+  XTCP_DCHECK(!fd_.valid(), "a connection is destroyed with its socket");
   // Only a connection that was never served still has any of these.
   intake_.TakePending(out_.queue(), out_.account(), context_->pool);
   out_.Clear(context_->pool);
@@ -66,7 +67,10 @@ std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
 
 std::error_code ConnImpl::SendSlowly(std::span<const std::byte> bytes) {
   if (bytes.empty()) return {};
-  if (EventLoop::IsCurrent(context_->mailbox)) return SendOnLoop(bytes);
+  if (EventLoop::IsCurrent(context_->mailbox)) {
+    service().loop().AssertOnThread();
+    return SendOnLoop(bytes);
+  }
   bool post = false;
   const std::error_code error = intake_.Send(bytes, *context_, *this, &post);
   if (post) Push();
@@ -212,6 +216,8 @@ void ConnImpl::SetTimer(std::chrono::milliseconds delay) {
   const bool serves = fd_.valid() && phase_ == Phase::kServing && !fin_seen_;
   if (!EventLoop::IsCurrent(context_->mailbox) || !serves) return;
   EventLoop& loop = service().loop();
+  loop.AssertOnThread();
+  if (phase_ != Phase::kServing) return;
   if (delay.count() <= 0) {
     timer_due_ = loop.iteration_began();
     Post();
@@ -223,7 +229,9 @@ void ConnImpl::SetTimer(std::chrono::milliseconds delay) {
 }
 
 void ConnImpl::CancelTimer() {
-  if (EventLoop::IsCurrent(context_->mailbox)) timer_due_ = Deadlines::kNever;
+  if (!EventLoop::IsCurrent(context_->mailbox) || !fd_.valid()) return;  // there is none to cancel
+  service().loop().AssertOnThread();
+  timer_due_ = Deadlines::kNever;
 }
 
 // ---- The loop's thread: begin and end.
@@ -303,6 +311,7 @@ void ConnImpl::PostDial() {
 
 // The order is the same whatever ends the connection; docs/design.md gives the reasons.
 void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
+  XTCP_DCHECK(turn.IsOf(this), "a connection is closed in the turn of another one");
   EventLoop& loop = service().loop();
   const Stops stops = intake_.stops();
   EnterPhase(Phase::kClosed);
@@ -405,6 +414,7 @@ void ConnImpl::TakeTurn(std::uint32_t reasons) {
 }
 
 Turn& ConnImpl::BeginTurn() {
+  XTCP_DCHECK(EventLoop::IsCurrent(context_->mailbox), "a turn begins on another thread");
   Turn& turn = service().turn();
   turn.Begin(this, service().PtrOf(index_), fd_.get(), service().service());
   if (starved_) turn.Rest();

@@ -75,10 +75,10 @@ class ConnImpl : public Conn, public Channel {
 
   // Begins to serve: registers the socket and delivers the first event. With an error nothing has
   // happened, and the connection is to be dropped.
-  std::error_code Begin(UniqueFd fd, ConnectionEnds ends, EventType first);
+  std::error_code Begin(UniqueFd fd, ConnectionEnds ends, EventType first) XTCP_ON_LOOP;
 
   // The stops of its service, or of its group, reach this connection.
-  void StopByService(Stops stops);
+  void StopByService(Stops stops) XTCP_ON_LOOP;
 
   // Calls `call` as a callback of this connection.
   void CallBack(const std::function<void(const ConnPtr&)>& call);
@@ -94,7 +94,7 @@ class ConnImpl : public Conn, public Channel {
   void TellDrain();
 
   // Ends the connection at once, because its loop is broken.
-  void Abort(std::error_code error);
+  void Abort(std::error_code error) XTCP_ON_LOOP;
 
   // Releases the threads that wait in `Stop`. To be called once, after the last callback.
   void ReleaseWaiters() { intake_.ReleaseWaiters(); }
@@ -108,10 +108,10 @@ class ConnImpl : public Conn, public Channel {
 
  protected:
   // Channel.
-  void HandleEvents(std::uint32_t events) override { Visit(events); }
-  void HandleTimer() override { Visit(kTimerDue); }
-  void HandlePosted() override;
-  void HandleRetired() override;
+  void HandleEvents(std::uint32_t events) XTCP_ON_LOOP override { Visit(events); }
+  void HandleTimer() XTCP_ON_LOOP override { Visit(kTimerDue); }
+  void HandlePosted() XTCP_ON_LOOP override;
+  void HandleRetired() XTCP_ON_LOOP override;
 
   ConnContext& context() const { return *context_; }
   const std::shared_ptr<ConnContext>& shared_context() const { return context_; }
@@ -120,10 +120,11 @@ class ConnImpl : public Conn, public Channel {
 
   bool StopWasAsked() const { return intake_.stop_asked(); }
   bool EnterState(SendState from, SendState to) { return intake_.Enter(from, to); }
-  bool is_closed() const { return phase_ == Phase::kClosed; }
+  bool is_closed() const XTCP_ON_LOOP { return phase_ == Phase::kClosed; }
 
-  // The dial has failed. Returns false if the connection had ended before.
-  bool CloseUnopened(std::error_code error);
+  // The dial has failed. Returns false if the connection had ended before. Any thread, as long as
+  // the loop has not got the connection yet, which the analysis cannot know.
+  bool CloseUnopened(std::error_code error) XTCP_NO_THREAD_SAFETY_ANALYSIS;
 
   // Begin a dial on the loop, and bring one that has begun to the loop's attention; `Intake` says
   // when.
@@ -165,44 +166,44 @@ class ConnImpl : public Conn, public Channel {
   std::error_code SendSlowly(std::span<const std::byte> bytes);
 
   // A send on the loop's thread, in the connection's own turn or elsewhere.
-  std::error_code SendOnLoop(std::span<const std::byte> bytes);
+  std::error_code SendOnLoop(std::span<const std::byte> bytes) XTCP_ON_LOOP;
 
   // ---- Loop thread only.
 
   // Takes a turn now, or leaves it to a post. There is one turn in an iteration: a further reason
   // in the same one waits for the next.
-  void Visit(std::uint32_t reasons);
+  void Visit(std::uint32_t reasons) XTCP_ON_LOOP;
 
   // Takes the turn: handles what it was taken for, and finishes it.
-  void TakeTurn(std::uint32_t reasons);
-  Turn& BeginTurn();
+  void TakeTurn(std::uint32_t reasons) XTCP_ON_LOOP;
+  Turn& BeginTurn() XTCP_ON_LOOP;
 
   // Carries out what the turn's callbacks and system calls have led to. Each step may end the
   // connection.
-  void FinishTurn(Turn& turn);
+  void FinishTurn(Turn& turn) XTCP_ON_LOOP;
 
   // Calls the application though there was no traffic. The time that it takes does not count as the
   // peer's silence.
   template <typename Function>
-  void CallAside(Turn& turn, const Function& function);
+  void CallAside(Turn& turn, const Function& function) XTCP_ON_LOOP;
 
   // Runs the tasks of `Post`, as many as one turn may.
-  void RunTasks(Turn& turn);
+  void RunTasks(Turn& turn) XTCP_ON_LOOP;
 
   // Calls OnTimer if the time of the application's timer has come.
-  void RunTimer(Turn& turn);
+  void RunTimer(Turn& turn) XTCP_ON_LOOP;
 
   // Does with the input what the phase says: delivers it, discards it, or leaves it.
-  void HandleInput(Turn& turn, std::uint32_t events);
+  void HandleInput(Turn& turn, std::uint32_t events) XTCP_ON_LOOP;
 
   // Draws the conclusion of what a read has met: the end of the stream, an error.
-  void HandleReadEnd(Turn& turn, Inbound::ReadEnd end);
+  void HandleReadEnd(Turn& turn, Inbound::ReadEnd end) XTCP_ON_LOOP;
 
   // Writing has failed: the connection closes, once what had arrived before is delivered.
-  void HandleBrokenOutput(Turn& turn);
+  void HandleBrokenOutput(Turn& turn) XTCP_ON_LOOP;
 
   // Notes that the kernel has no memory, and gives up after too many tries.
-  void NoteStarvation(Turn& turn);
+  void NoteStarvation(Turn& turn) XTCP_ON_LOOP;
 
   // Moves on to the next phase, if it is time. Returns false when the connection is closed. Only
   // this and `HandleReadEnd` change the phase.
@@ -214,13 +215,13 @@ class ConnImpl : public Conn, public Channel {
   void BeginGracefulStop();
 
   // Ends the connection; kClosed is delivered inside.
-  void Close(Turn& turn, CloseReason reason, std::error_code error);
+  void Close(Turn& turn, CloseReason reason, std::error_code error) XTCP_ON_LOOP;
 
   // Sets what the poller watches. Returns false when that failed, and the connection is closed.
-  bool UpdateInterest(Turn& turn);
+  bool UpdateInterest(Turn& turn) XTCP_ON_LOOP;
 
   // Notes the time of the traffic in this turn.
-  void NoteActivity(Turn& turn);
+  void NoteActivity(Turn& turn) XTCP_ON_LOOP;
 
   // Stops or starts the clock of the deadlines of input, if reading was paused or resumed.
   // Whether nothing is read for now, because the application has paused, or too much is queued.
@@ -228,11 +229,11 @@ class ConnImpl : public Conn, public Channel {
   void FollowPause();
 
   // Arms the channel's timer for the first of the deadlines and the application's timer.
-  void ScheduleTimer();
+  void ScheduleTimer() XTCP_ON_LOOP;
 
   // Notes that the connection has to close if a deadline is over.
-  void CheckDeadlines(Turn& turn);
-  Deadlines::Due NextDue() const;
+  void CheckDeadlines(Turn& turn) XTCP_ON_LOOP;
+  Deadlines::Due NextDue() const XTCP_ON_LOOP;
 
   ServiceLoop& service() const { return *context_->service; }
 
@@ -256,7 +257,7 @@ class ConnImpl : public Conn, public Channel {
   bool visit_mark_ : 1 = false;
   Deadlines::Time timer_due_ = Deadlines::kNever;  // when the application's timer is due
   std::uint32_t index_ = 0;
-  std::uint32_t last_iteration_ = 0;  // the loop's, in which the last turn was
+  std::uint32_t last_iteration_ XTCP_OF_LOOP = 0;  // the loop's, in which the last turn was
 
   Intake intake_;
 };

@@ -275,6 +275,7 @@ void DialedConn::ConnectionEnded(const StopReport& report) {
 }
 
 void DialedConn::LetGoIfOver() {
+  core().loop().AssertOnThread();
   if (established_ ? !is_closed() : !over_) return;
   if (!posted() && (dialer_ == nullptr || !begun_)) LetGo();
 }
@@ -282,6 +283,7 @@ void DialedConn::LetGoIfOver() {
 void DialedConn::LetGo() {
   const std::shared_ptr<Group> group = this->group();
   if (begun_) {
+    core().loop().AssertOnThread();
     core().Detach(*this);
     for (int i = 0; has_timers_ && i < kTimers; ++i) ServiceLoop::loop().RemoveTimer();
   }

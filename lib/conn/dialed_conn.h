@@ -24,10 +24,10 @@ namespace xtcp::internal {
 class DialObserver {
  public:
   // Comes before kConnected.
-  virtual void ConnectionBegins(const ConnPtr& conn) = 0;
+  virtual void ConnectionBegins(const ConnPtr& conn) XTCP_ON_LOOP = 0;
 
   // Comes before kClosed, with what a stop's report says of the connection.
-  virtual void ConnectionEnds(const StopReport& report) = 0;
+  virtual void ConnectionEnds(const StopReport& report) XTCP_ON_LOOP = 0;
 
   // Comes last: after kClosed or OnDialFailed, or after a dial that was refused.
   virtual void ConnectionOver(const ConnStats& stats) = 0;
@@ -73,23 +73,23 @@ class DialedConn final : private DialedOptions,
 
   bool accepted() const override { return false; }
   bool ends_with_closed() const override { return false; }
-  void HandlePosted() override;
+  void HandlePosted() XTCP_ON_LOOP override;
 
   // ServiceLoop.
-  void StopByGroup(Stops stops) override;
-  void Abort(std::error_code error) override;
-  void ConnectionEnded(const StopReport& report) override;
-  void ConnectionGone(ConnImpl&) override { LetGoIfOver(); }
+  void StopByGroup(Stops stops) XTCP_ON_LOOP override;
+  void Abort(std::error_code error) XTCP_ON_LOOP override;
+  void ConnectionEnded(const StopReport& report) XTCP_ON_LOOP override;
+  void ConnectionGone(ConnImpl&) XTCP_ON_LOOP override { LetGoIfOver(); }
 
   // Member.
   void GroupRuns() override {}
   void EndIdle() override;
 
   // Dialer::Owner.
-  bool DialIsStopped() const override;
-  void DialSucceeded(ConnectedSocket socket, int reset) override;
-  void DialFailed(std::error_code error) override;
-  void DialerGone() override;
+  bool DialIsStopped() const XTCP_ON_LOOP override;
+  void DialSucceeded(ConnectedSocket socket, int reset) XTCP_ON_LOOP override;
+  void DialFailed(std::error_code error) XTCP_ON_LOOP override;
+  void DialerGone() XTCP_ON_LOOP override;
 
   static constexpr int kTimers = 2;
 
@@ -107,8 +107,8 @@ class DialedConn final : private DialedOptions,
 
   // On the loop's thread: begins the dial, and goes on when a name has been looked up or a stop
   // came.
-  void BeginOnLoop();
-  void GoOn();
+  void BeginOnLoop() XTCP_ON_LOOP;
+  void GoOn() XTCP_ON_LOOP;
 
   // After the last callback, when nothing but handles refers to the connection any more: releases
   // its handler and user data, and leaves the loop and the group.

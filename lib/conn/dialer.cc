@@ -7,6 +7,7 @@
 #include <new>
 #include <utility>
 
+#include "base/check.h"
 #include "socket/socket.h"
 #include "sys/syscalls.h"
 
@@ -18,6 +19,8 @@ void Dialer::StartClock(Time since) {
 }
 
 void Dialer::Begin(std::vector<SocketAddress> addresses) {
+  XTCP_DCHECK(!addresses.empty(), "a dial begins without an address");
+  XTCP_DCHECK(addresses_.empty(), "a dial begins twice");
   addresses_ = std::move(addresses);
   TryNext();
 }

@@ -26,15 +26,15 @@ class Dialer final : public Channel {
   class Owner {
    public:
     // Returns whether a stop ends the dial before the next address is tried.
-    virtual bool DialIsStopped() const = 0;
+    virtual bool DialIsStopped() const XTCP_ON_LOOP = 0;
 
     // The dial has ended. `reset` is an errno if the peer has reset the connection already, and
     // else 0.
-    virtual void DialSucceeded(ConnectedSocket socket, int reset) = 0;
-    virtual void DialFailed(std::error_code error) = 0;
+    virtual void DialSucceeded(ConnectedSocket socket, int reset) XTCP_ON_LOOP = 0;
+    virtual void DialFailed(std::error_code error) XTCP_ON_LOOP = 0;
 
     // `Retire` was called, and nothing refers to the dialer any more.
-    virtual void DialerGone() = 0;
+    virtual void DialerGone() XTCP_ON_LOOP = 0;
 
    protected:
     ~Owner() = default;
@@ -46,31 +46,31 @@ class Dialer final : public Channel {
 
   // Has the dial take `connect_timeout` in all, counted from `since`, including the time for which
   // it waits for its addresses.
-  void StartClock(Time since);
+  void StartClock(Time since) XTCP_ON_LOOP;
 
   // Begins to try these addresses.
-  void Begin(std::vector<SocketAddress> addresses);
+  void Begin(std::vector<SocketAddress> addresses) XTCP_ON_LOOP;
 
   // Gives the current address up; the owner hears nothing.
-  void Drop();
+  void Drop() XTCP_ON_LOOP;
 
   // Ends the dialer: the owner hears `DialerGone` at the end of the iteration.
-  void Retire();
+  void Retire() XTCP_ON_LOOP;
 
  private:
-  void HandleEvents(std::uint32_t events) override;
-  void HandleTimer() override;
-  void HandleRetired() override { owner_.DialerGone(); }
+  void HandleEvents(std::uint32_t events) XTCP_ON_LOOP override;
+  void HandleTimer() XTCP_ON_LOOP override;
+  void HandleRetired() XTCP_ON_LOOP override { owner_.DialerGone(); }
 
   // Tries the next address with which a connection can begin, or reports the end.
-  void TryNext();
+  void TryNext() XTCP_ON_LOOP;
 
   // Returns whether the address is under way, or a connection to it is established.
-  bool Try(const SocketAddress& address);
+  bool Try(const SocketAddress& address) XTCP_ON_LOOP;
 
   // Arms the timer for the share of the address that is under way.
-  void ArmForShare();
-  void Succeed(const SocketAddress& address, int reset);
+  void ArmForShare() XTCP_ON_LOOP;
+  void Succeed(const SocketAddress& address, int reset) XTCP_ON_LOOP;
 
   Owner& owner_;
   EventLoop& loop_;

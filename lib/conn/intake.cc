@@ -306,6 +306,7 @@ std::size_t Intake::MovePending(OutboundBuffer& to, SendAccount& account, BlockP
 }
 
 void Intake::ReleaseWaiters() {
+  XTCP_DCHECK(!has_ended(), "threads that wait for a connection are released twice");
   ended_.store(1, std::memory_order_release);
   sys::NotifyAll(ended_);
 }

@@ -48,6 +48,7 @@ std::error_code Outbound::SendInTurn(std::span<const std::byte> bytes, Turn& tur
     WriteAtOnce(bytes, turn, deadlines);
     return {};
   }
+  XTCP_DCHECK(turn.gathered().size() <= credit_, "more has gathered than was charged");
   turn.SetCharged(sending_.empty() ? credit_ - turn.gathered().size() : 0);
   if (MayGather(turn, bytes.size())) {
     std::memcpy(turn.Gather(bytes.size()), bytes.data(), bytes.size());
@@ -223,6 +224,9 @@ void Outbound::WriteAtOnce(std::span<const std::byte> bytes, Turn& turn, Deadlin
 
 void Outbound::NoteTaken(std::size_t bytes, Turn& turn, Deadlines& deadlines) {
   if (bytes == 0) return;
+  XTCP_DCHECK(bytes <= account_.accepted_bytes.load(std::memory_order_relaxed) -
+                           account_.written_bytes.load(std::memory_order_relaxed),
+              "more was written than was accepted");
   // Release: a reader of this count sees that the bytes were accepted.
   Add(account_.written_bytes, bytes);
   Add(turn.totals().written_bytes, bytes);

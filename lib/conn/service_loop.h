@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "base/check.h"
 #include "conn/conn_context.h"
 #include "loop/loop_core.h"
 #include "loop/totals.h"
@@ -46,13 +47,16 @@ class ServiceLoop : public LoopService {
 
   // Returns the handle that callbacks of the connection with this index get. It is a reference to
   // the service's own, so that no reference count is touched.
-  const ConnPtr& PtrOf(std::uint32_t index) const { return handles_[index]; }
+  const ConnPtr& PtrOf(std::uint32_t index) const {
+    XTCP_DCHECK(handles_ != nullptr, "a service has no handles of its connections");
+    return handles_[index];
+  }
 
   // A connection has ended: its descriptor is closed, and kClosed comes next.
-  virtual void ConnectionEnded(const StopReport& report) = 0;
+  virtual void ConnectionEnded(const StopReport& report) XTCP_ON_LOOP = 0;
 
   // Nothing but handles refers to the connection any more.
-  virtual void ConnectionGone(ConnImpl& conn) = 0;
+  virtual void ConnectionGone(ConnImpl& conn) XTCP_ON_LOOP = 0;
 
  protected:
   ~ServiceLoop();

@@ -6,6 +6,8 @@
 #include <memory>
 #include <utility>
 
+#include "base/check.h"
+
 namespace xtcp::internal {
 
 // Tasks in order. It is one pointer wide, and an empty one holds no memory. Its destructor destroys
@@ -39,6 +41,7 @@ class TaskChain {
   }
 
   std::unique_ptr<Node> TakeFirst() {
+    XTCP_DCHECK(!empty(), "a task is taken from an empty chain");
     Node* const first = last_->next;
     if (first == last_) {
       last_ = nullptr;

@@ -307,6 +307,7 @@ Group::Attached Group::Attach(Member& member) {
 }
 
 void Group::Unlink(Member& member) {
+  XTCP_DCHECK(member.attached_, "a member is taken out of a group in which it is not");
   member.attached_ = false;
   (member.before_ == nullptr ? members_ : member.before_->after_) = member.after_;
   if (member.after_ != nullptr) member.after_->before_ = member.before_;
@@ -355,6 +356,7 @@ void Group::ConnectionBegan() {
 
 void Group::ConnectionEnded(const StopReport& report) {
   MutexLock lock(mu_);
+  XTCP_DCHECK(open_ > 0, "more connections of a group have ended than had begun");
   --open_;
   if (stops_ == Stops::kNone) return;
   report_.cut += report.cut;

@@ -59,10 +59,12 @@ int LoopCore::Descriptor() {
 
 void LoopCore::Close() {
   if (std::exchange(closed_, true)) return;
+  loop_.AssertOnThread();
   context_->timers.SetLoop(&loop_);
   context_->tasks.Close();
   context_->timers.Stop();
   loop_.Drain();
+  XTCP_DCHECK(services_ == nullptr, "a loop is closed while services live on it");
   context_->timers.Close();
   context_->timers.SetLoop(nullptr);
   loop_.Close();
@@ -127,11 +129,12 @@ void LoopCore::Detach(LoopService& service) {
 }
 
 void LoopCore::Fail(std::error_code error) {
+  loop_.AssertOnThread();
   XTCP_LOG(kError, "an event loop is broken: %s", error.message().c_str());
   // It is repeated because a post may still bring a connection, and because a service for which
   // another thread is just posting leaves only when that post has arrived.
   do {
-    loop_.RunBroken([&] {
+    loop_.RunBroken([&]() XTCP_ON_LOOP {
       for (LoopService* service = services_; service != nullptr;) {
         LoopService* const next = service->after_;
         service->Abort(error);

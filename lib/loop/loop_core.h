@@ -16,11 +16,11 @@ namespace xtcp::internal {
 class LoopService {
  public:
   // The stops of the group have reached this loop.
-  virtual void StopByGroup(Stops stops) = 0;
+  virtual void StopByGroup(Stops stops) XTCP_ON_LOOP = 0;
 
   // The loop is broken, or its thread ends: the service ends everything now. This is called again
   // and again until it has detached.
-  virtual void Abort(std::error_code error) = 0;
+  virtual void Abort(std::error_code error) XTCP_ON_LOOP = 0;
 
  protected:
   ~LoopService() = default;
@@ -73,8 +73,8 @@ class LoopCore final : private Channel {
   void RequestQuit();
 
   // Add a service to those that learn of stops and failures, and take it out.
-  void Attach(LoopService& service);
-  void Detach(LoopService& service);
+  void Attach(LoopService& service) XTCP_ON_LOOP;
+  void Detach(LoopService& service) XTCP_ON_LOOP;
 
   // Returns a descriptor that is readable, while the loop does not run, when it has something to
   // do.
@@ -89,10 +89,10 @@ class LoopCore final : private Channel {
   void Push(Channel* channel);
 
  private:
-  void HandlePosted() override;
+  void HandlePosted() XTCP_ON_LOOP override;
 
   // Tells services of the group's stops, some of them in each iteration.
-  void TellStops();
+  void TellStops() XTCP_ON_LOOP;
 
   // Aborts every service, until there is none.
   void Fail(std::error_code error);
@@ -100,9 +100,9 @@ class LoopCore final : private Channel {
   const std::shared_ptr<LoopContext> context_;
   EventLoop loop_;
   Turn turn_;
-  LoopService* services_ = nullptr;
-  LoopService* tell_next_ = nullptr;  // the next one to learn of `told_stops_`
-  Stops told_stops_ = Stops::kNone;
+  LoopService* services_ XTCP_OF_LOOP = nullptr;
+  LoopService* tell_next_ XTCP_OF_LOOP = nullptr;  // the next one to learn of `told_stops_`
+  Stops told_stops_ XTCP_OF_LOOP = Stops::kNone;
   bool closed_ = false;
   std::atomic<bool> quit_{false};
 };

@@ -47,7 +47,7 @@ class TaskQueue final : public Channel {
   static constexpr std::size_t kPerTurn = 1024;
 
  private:
-  void HandlePosted() override;
+  void HandlePosted() XTCP_ON_LOOP override;
 
   // Makes `waiting_` the next `running_`, and returns whether there is anything in it.
   bool TakeWaiting() XTCP_EXCLUDES(mu_);

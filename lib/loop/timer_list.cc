@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/callback_scope.h"
+#include "base/check.h"
 #include "base/log.h"
 #include "loop/loop_context.h"
 #include "loop/totals.h"
@@ -64,6 +65,7 @@ std::shared_ptr<TimerNode> TimerList::Start(const std::shared_ptr<LoopContext>& 
 }
 
 void TimerList::Arm(TimerNode& node) {
+  XTCP_DCHECK(loop_ != nullptr, "a timer is armed without a loop");
   if (!node.counted_) {
     try {
       loop_->AddTimer();
@@ -111,6 +113,7 @@ void TimerList::Finish(TimerNode& node) {
 }
 
 std::shared_ptr<TimerNode> TimerList::Unlink(TimerNode& node) {
+  XTCP_DCHECK(!node.finished_, "a timer is finished twice");
   node.finished_ = true;
   (node.before_ == nullptr ? first_ : node.before_->after_) = node.after_;
   if (node.after_ != nullptr) node.after_->before_ = node.before_;
@@ -120,6 +123,7 @@ std::shared_ptr<TimerNode> TimerList::Unlink(TimerNode& node) {
 
 void TimerList::End(TimerNode& node) {
   if (node.counted_) {
+    loop_->AssertOnThread();
     loop_->Disarm(&node);
     loop_->RemoveTimer();
   }

@@ -38,8 +38,8 @@ class TimerNode final : public Channel {
  private:
   friend class TimerList;
 
-  void HandlePosted() override;
-  void HandleTimer() override;
+  void HandlePosted() XTCP_ON_LOOP override;
+  void HandleTimer() XTCP_ON_LOOP override;
 
   const std::shared_ptr<LoopContext> context_;
   const Time period_;  // 0: once
@@ -89,16 +89,16 @@ class TimerList {
   friend class TimerNode;
 
   // Arms the timer on the loop. If there is no memory for that, it is finished.
-  void Arm(TimerNode& node);
+  void Arm(TimerNode& node) XTCP_ON_LOOP;
 
   // Its time has come: runs the task, then arms the timer again or finishes it.
-  void Run(TimerNode& node);
+  void Run(TimerNode& node) XTCP_ON_LOOP;
 
   // Finishes all timers; those that are in the mailbox only with `also_posted`.
   void EndAll(bool also_posted) XTCP_EXCLUDES(mu_);
 
   // Takes the timer out, unless a post of it is on its way, which will do so.
-  void Finish(TimerNode& node) XTCP_EXCLUDES(mu_);
+  void Finish(TimerNode& node) XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
 
   // Takes it out of the list, and returns what kept it alive.
   std::shared_ptr<TimerNode> Unlink(TimerNode& node) XTCP_REQUIRES(mu_);

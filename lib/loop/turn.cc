@@ -37,6 +37,7 @@ void Turn::Free() {
 void Turn::Begin(const void* connection, const ConnPtr& self, int fd, const Service& service) {
   XTCP_DCHECK(connection_ == nullptr, "a turn begins within another one");
   XTCP_DCHECK(gathered().empty(), "a turn begins with what another one has gathered");
+  XTCP_DCHECK(read_buffer_ != nullptr, "a turn begins without its buffers");
   connection_ = connection;
   self_ = &self;
   service_ = &service;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "reactor/loop_thread.h"
 #include "socket/unique_fd.h"
 
 namespace xtcp::internal {
@@ -19,16 +20,16 @@ class Channel {
  public:
   // The descriptor has events, named as in epoll_ctl(2). This is never called for a descriptor that
   // was removed, not even when the event is in the same batch as the one that led to the removal.
-  virtual void HandleEvents(std::uint32_t) {}
+  virtual void HandleEvents(std::uint32_t) XTCP_ON_LOOP {}
 
   // The time set by `EventLoop::Arm` has come.
-  virtual void HandleTimer() {}
+  virtual void HandleTimer() XTCP_ON_LOOP {}
 
   // `Mailbox::Push` has been called since the last time.
-  virtual void HandlePosted() {}
+  virtual void HandlePosted() XTCP_ON_LOOP {}
 
   // The iteration is over and nothing refers to the object any more; it may delete itself.
-  virtual void HandleRetired() {}
+  virtual void HandleRetired() XTCP_ON_LOOP {}
 
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;

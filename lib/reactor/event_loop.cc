@@ -37,7 +37,7 @@ void EventLoop::Close() {
 }
 
 std::error_code EventLoop::Run() {
-  const RunScope scope(mailbox_);
+  const RunScope scope(*this);
   // A thread can be cancelled while its loop waits, where nothing is half done, and nowhere else.
   const CancellationOff off;
   std::error_code error;
@@ -46,7 +46,7 @@ std::error_code EventLoop::Run() {
 }
 
 void EventLoop::Drain() {
-  const RunScope scope(mailbox_);
+  const RunScope scope(*this);
   ++iteration_;
   do {
     RunPosted();
@@ -55,7 +55,7 @@ void EventLoop::Drain() {
 }
 
 std::error_code EventLoop::RunOnce(Time at_most) {
-  const RunScope scope(mailbox_);
+  const RunScope scope(*this);
   const CancellationOff off;
   const std::error_code error = Iterate(at_most, nullptr);
   NoteBusy(sys::Now());
@@ -123,6 +123,7 @@ EventLoop::Time EventLoop::TimeLeft() {
 }
 
 void EventLoop::PushLocally(Channel* channel) {
+  XTCP_DCHECK(IsCurrent(mailbox_), "a channel is pushed locally on another thread");
   if (began_ == Time{0}) {  // it is about to sleep, and has looked into its lists already
     mailbox_.Push(channel);
     return;
@@ -133,6 +134,8 @@ void EventLoop::PushLocally(Channel* channel) {
 }
 
 std::error_code EventLoop::Watch(Channel* channel, std::uint32_t events) {
+  AssertOnThread();
+  XTCP_DCHECK(!channel->registered_, "a channel is watched twice");
   const std::error_code error = poller_.Add(channel->fd_.get(), events, channel);
   if (!error) {
     channel->registered_ = true;
@@ -150,11 +153,19 @@ std::error_code EventLoop::Rewatch(Channel* channel, std::uint32_t events) {
 }
 
 void EventLoop::Unwatch(Channel* channel) {
+  AssertOnThread();
   if (!std::exchange(channel->registered_, false)) return;
   poller_.Remove(channel->fd_.get());
 }
 
-void EventLoop::Retire(Channel* channel) { channel->next_ = std::exchange(retired_, channel); }
+void EventLoop::Retire(Channel* channel) {
+  AssertOnThread();
+  XTCP_DCHECK(!channel->registered_, "a channel is retired while it is watched");
+  XTCP_DCHECK(channel->timer_index_ == Channel::kNoIndex,
+              "a channel is retired with its timer armed");
+  XTCP_DCHECK(!channel->posted(), "a channel is retired while it is in the mailbox");
+  channel->next_ = std::exchange(retired_, channel);
+}
 
 int EventLoop::TimeoutMs(Time now, Time at_most) const {
   Time left = at_most;

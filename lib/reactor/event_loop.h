@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/callback_scope.h"
+#include "base/check.h"
 #include "base/thread_end.h"
 #include "reactor/channel.h"
 #include "reactor/mailbox.h"
@@ -74,31 +75,48 @@ class EventLoop {
   // Returns whether the loop that `mailbox` belongs to runs on this thread.
   static bool IsCurrent(const Mailbox& mailbox) { return current_ == &mailbox; }
 
+  // Ends a debug build's process on any other thread than the one that runs the loop, as long as one
+  // does.
+  void AssertOnThread() const XTCP_ASSERT_CAPABILITY(loop_thread) {
+    XTCP_DCHECK(IsCurrent(mailbox_) || !runs_.load(std::memory_order_relaxed),
+                "what belongs to a loop is used on another thread");
+  }
+
   // Watches the channel's descriptor. Error and hang-up are always reported (epoll_ctl(2)).
-  std::error_code Watch(Channel* channel, std::uint32_t events);
+  std::error_code Watch(Channel* channel, std::uint32_t events) XTCP_ON_LOOP;
 
   // Changes what is watched. It makes no system call when `events` are watched already.
-  std::error_code Rewatch(Channel* channel, std::uint32_t events);
-  void Unwatch(Channel* channel);
+  std::error_code Rewatch(Channel* channel, std::uint32_t events) XTCP_ON_LOOP;
+  void Unwatch(Channel* channel) XTCP_ON_LOOP;
 
   // One more channel may arm its timer from now on, so that arming needs no memory; one less.
   // `AddTimer` throws std::bad_alloc.
-  void AddTimer() {
+  void AddTimer() XTCP_ON_LOOP {
+    AssertOnThread();
     timers_.Reserve(timer_count_ + 1);
     ++timer_count_;
   }
-  void RemoveTimer() { --timer_count_; }
-  void Arm(Channel* channel, Time due) { timers_.Arm(channel, due); }
-  void Disarm(Channel* channel) { timers_.Disarm(channel); }
+  void RemoveTimer() XTCP_ON_LOOP {
+    XTCP_DCHECK(timer_count_ > 0, "room for a timer is given back that nobody has");
+    --timer_count_;
+  }
+  void Arm(Channel* channel, Time due) XTCP_ON_LOOP {
+    AssertOnThread();
+    timers_.Arm(channel, due);
+  }
+  void Disarm(Channel* channel) XTCP_ON_LOOP {
+    AssertOnThread();
+    timers_.Disarm(channel);
+  }
 
   // Arms the timer, unless it is armed for an earlier time: a channel that is woken too early looks
   // at its deadlines and arms it again.
-  void ArmNoLaterThan(Channel* channel, Time due) {
+  void ArmNoLaterThan(Channel* channel, Time due) XTCP_ON_LOOP {
     if (due < timers_.DueOf(channel)) timers_.Arm(channel, due);
   }
 
   // Has `HandleRetired` called at the end of this iteration.
-  void Retire(Channel* channel);
+  void Retire(Channel* channel) XTCP_ON_LOOP;
 
   // The number of this iteration. A channel that sees the same number twice is visited twice in one
   // iteration.
@@ -116,35 +134,44 @@ class EventLoop {
   static constexpr int kPostsPerIteration = 1024;
 
  private:
-  std::error_code Iterate(Time at_most, const CancellationOff* off);
+  std::error_code Iterate(Time at_most, const CancellationOff* off) XTCP_ON_LOOP;
   int Sleep(int timeout_ms, const CancellationOff* off, std::error_code* error);
   int TimeoutMs(Time now, Time at_most) const;
   void NoteBusy(Time until);
   bool has_posted() const {
     return posted_ != nullptr || local_ != nullptr || pushed_first_ != nullptr;
   }
-  void Dispatch(int count);
+  void Dispatch(int count) XTCP_ON_LOOP;
 
   // Calls the channels whose timers are due.
-  void RunTimers();
+  void RunTimers() XTCP_ON_LOOP;
 
   // Calls the channels that were posted before it looked.
-  void RunPosted();
+  void RunPosted() XTCP_ON_LOOP;
 
   // Lets go of the channels that were retired in this iteration.
-  void RunRetired();
+  void RunRetired() XTCP_ON_LOOP;
 
   // Marks this thread as the one that runs the loop. For the application, everything that runs
   // inside is inside a callback.
-  class RunScope {
+  class XTCP_SCOPED_CAPABILITY RunScope {
    public:
-    explicit RunScope(const Mailbox& mailbox) : outer_(std::exchange(current_, &mailbox)) {}
-    ~RunScope() { current_ = outer_; }
+    explicit RunScope(EventLoop& loop) XTCP_ACQUIRE(loop_thread)
+        : loop_(loop), outer_(std::exchange(current_, &loop.mailbox_)) {
+      if constexpr (kDebugChecks) {
+        XTCP_DCHECK(!loop_.runs_.exchange(true), "a loop runs on two threads, or within itself");
+      }
+    }
+    ~RunScope() XTCP_RELEASE() {
+      if constexpr (kDebugChecks) loop_.runs_.store(false);
+      current_ = outer_;
+    }
     RunScope(const RunScope&) = delete;
     RunScope& operator=(const RunScope&) = delete;
 
    private:
     const CallbackScope callback_;
+    EventLoop& loop_;
     const Mailbox* const outer_;
   };
 
@@ -163,14 +190,15 @@ class EventLoop {
   std::uint32_t iteration_ = 0;
   std::size_t timer_count_ = 0;
   bool quit_ = false;
-  Time began_{0};        // the iteration that runs; 0: none
-  Time minute_ends_{0};  // of `longest_ns`
+  std::atomic<bool> runs_{false};  // a thread is in it; for `AssertOnThread` only
+  Time began_{0};                  // the iteration that runs; 0: none
+  Time minute_ends_{0};            // of `longest_ns`
   std::array<epoll_event, 512> events_{};
 };
 
 template <typename Body>
 void EventLoop::RunBroken(const Body& body) {
-  const RunScope scope(mailbox_);
+  const RunScope scope(*this);
   ++iteration_;
   body();
   RunPosted();

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "base/check.h"
 #include "reactor/channel.h"
 
 namespace xtcp::internal {
@@ -27,7 +28,10 @@ class TimerQueue {
   bool empty() const { return heap_.empty(); }
 
   // When the first timer is due. There must be one.
-  Time first() const { return heap_.front().due; }
+  Time first() const {
+    XTCP_DCHECK(!heap_.empty(), "there is no first timer");
+    return heap_.front().due;
+  }
 
   // When this channel's timer is due; Time::max() when it is not armed.
   Time DueOf(const Channel* channel) const;

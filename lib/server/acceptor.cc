@@ -9,6 +9,7 @@
 #include <new>
 #include <utility>
 
+#include "base/check.h"
 #include "base/log.h"
 #include "sys/syscalls.h"
 
@@ -38,6 +39,7 @@ Acceptor::Acceptor(UniqueFd fd, const SocketAddress& address, SocketFile file,
 }
 
 std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause) {
+  XTCP_DCHECK(loop_ == nullptr, "a listener is started twice");
   loop_ = &loop;
   sink_ = &sink;
   pause_ = &pause;
@@ -53,6 +55,7 @@ std::error_code Acceptor::Start(EventLoop& loop, AcceptSink& sink, AcceptPause& 
 void Acceptor::Close() {
   if (!fd_.valid()) return;
   if (loop_ != nullptr) {
+    loop_->AssertOnThread();
     loop_->Unwatch(this);
     loop_->Disarm(this);
     loop_->RemoveTimer();

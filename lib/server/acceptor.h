@@ -25,7 +25,7 @@ class AcceptSink {
   virtual bool MayAdmit() = 0;
 
   // Takes the socket of an admitted connection, accepted on `loop`.
-  virtual void Accepted(ConnectedSocket socket, EventLoop& loop) = 0;
+  virtual void Accepted(ConnectedSocket socket, EventLoop& loop) XTCP_ON_LOOP = 0;
 
   // The set-up of an admitted connection has failed.
   virtual void SetUpFailed(std::error_code error) = 0;
@@ -63,7 +63,7 @@ class Acceptor final : public Channel {
   ~Acceptor() { Close(); }
 
   // Begins to accept on `loop`. All must outlive the acceptor.
-  std::error_code Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause);
+  std::error_code Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause) XTCP_ON_LOOP;
 
   // The first half of a drain, which needs no loop: nobody finds the listener any more. One that was
   // adopted is closed, unless `mode` says otherwise.
@@ -83,20 +83,20 @@ class Acceptor final : public Channel {
   static constexpr int kAcceptsPerTurn = 64;                       // R9
   static constexpr std::chrono::milliseconds kExhaustedPause{75};  // R4
 
-  void HandleEvents(std::uint32_t events) override;
-  void HandleTimer() override;
+  void HandleEvents(std::uint32_t events) XTCP_ON_LOOP override;
+  void HandleTimer() XTCP_ON_LOOP override;
 
   bool DrainIsOver() const;
   void EndDrain();
 
   // Admits an accepted socket, or closes it.
-  void Take(AcceptResult accepted);
+  void Take(AcceptResult accepted) XTCP_ON_LOOP;
 
   // Begins a pause of all listeners, for lack of descriptors or memory.
-  void Rest(int error);
+  void Rest(int error) XTCP_ON_LOOP;
 
   // Watches nothing until this time.
-  void Sleep(std::chrono::nanoseconds until);
+  void Sleep(std::chrono::nanoseconds until) XTCP_ON_LOOP;
 
   EventLoop* loop_ = nullptr;
   AcceptSink* sink_ = nullptr;

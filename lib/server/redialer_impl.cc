@@ -247,6 +247,7 @@ void Redialer::Impl::ConnectionEnds(const StopReport& report) {
 }
 
 void Redialer::Impl::ConnectionOver(const ConnStats& stats) {
+  core_->loop().AssertOnThread();
   std::shared_ptr<DialedConn> over;
   bool stopped = false;
   {

@@ -51,8 +51,8 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   enum class Life { kIdle, kRuns, kEnded };
 
   // DialObserver.
-  void ConnectionBegins(const ConnPtr& conn) override;
-  void ConnectionEnds(const StopReport& report) override;
+  void ConnectionBegins(const ConnPtr& conn) XTCP_ON_LOOP override;
+  void ConnectionEnds(const StopReport& report) XTCP_ON_LOOP override;
   void ConnectionOver(const ConnStats& stats) override;
 
   // Member.
@@ -60,13 +60,13 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   void EndIdle() override;
 
   // LoopService.
-  void StopByGroup(internal::Stops stops) override;
-  void Abort(std::error_code error) override;
+  void StopByGroup(internal::Stops stops) XTCP_ON_LOOP override;
+  void Abort(std::error_code error) XTCP_ON_LOOP override;
 
   // Channel.
-  void HandlePosted() override;
-  void HandleTimer() override { Dial(); }
-  void HandleRetired() override;
+  void HandlePosted() XTCP_ON_LOOP override;
+  void HandleTimer() XTCP_ON_LOOP override { Dial(); }
+  void HandleRetired() XTCP_ON_LOOP override;
 
   // Notes a stop, and hands it to the connection.
   void StopWith(internal::Stops stops, StopReport* report) XTCP_EXCLUDES(mu_);
@@ -79,12 +79,12 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
 
   // ---- The loop's thread.
 
-  bool BeginOnLoop();
-  void Dial() XTCP_EXCLUDES(mu_);
-  std::shared_ptr<internal::DialedConn> MakeConnection() XTCP_EXCLUDES(mu_);
-  void WaitForNext();
-  Time NextWait();
-  void EndIfOver() XTCP_EXCLUDES(mu_);
+  bool BeginOnLoop() XTCP_ON_LOOP;
+  void Dial() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
+  std::shared_ptr<internal::DialedConn> MakeConnection() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
+  void WaitForNext() XTCP_ON_LOOP;
+  Time NextWait() XTCP_ON_LOOP;
+  void EndIfOver() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
 
   // It is over: tells those who want to know.
   void End() XTCP_EXCLUDES(mu_);

@@ -60,7 +60,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   void ConnectionRefused(std::error_code error) override;
   void ConnectionEnded(const StopReport& report) override;
   void GroupStops(internal::Stops stops) override;
-  void LoopBegins(internal::ServerLoop& loop) override;
+  void LoopBegins(internal::ServerLoop& loop) XTCP_ON_LOOP override;
   void LoopStops(internal::ServerLoop& loop) override;
   bool Drains() const override { return drains_.load(); }
   void LoopDrains(internal::ServerLoop& loop) override;
@@ -70,7 +70,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   // AcceptSink.
   bool MayAccept(bool adopted) const override;
   bool MayAdmit() override;
-  void Accepted(internal::ConnectedSocket socket, internal::EventLoop& loop) override;
+  void Accepted(internal::ConnectedSocket socket, internal::EventLoop& loop) XTCP_ON_LOOP override;
   void SetUpFailed(std::error_code error) override { ConnectionRefused(error); }
   void AcceptFailed() override;
   void ListenerDied(std::error_code error) override;

@@ -184,6 +184,8 @@ void ServerLoop::ConnectionEnded(const StopReport& report) {
 void ServerLoop::ConnectionGone(ConnImpl& conn) {
   // The last one moves into the hole. The pointer is destroyed at the end, since the connection may
   // go with it.
+  XTCP_DCHECK(conn.index() < conns_.size() && conns_[conn.index()].get() == &conn,
+              "a connection is not in its place");
   ConnPtr& place = conns_[conn.index()];
   std::swap(place, conns_.back());
   static_cast<ConnImpl&>(*place).set_index(conn.index());

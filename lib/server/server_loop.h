@@ -39,7 +39,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
     virtual void GroupStops(Stops stops) = 0;
 
     // The loop has begun: its listeners may be started.
-    virtual void LoopBegins(ServerLoop& loop) = 0;
+    virtual void LoopBegins(ServerLoop& loop) XTCP_ON_LOOP = 0;
 
     // A stop was seen: the listeners on this loop are to be closed.
     virtual void LoopStops(ServerLoop& loop) = 0;
@@ -87,20 +87,20 @@ class ServerLoop final : public ServiceLoop, public Channel {
   // ---- The loop's thread.
 
   // Makes a connection from an accepted socket, and serves it.
-  void Serve(ConnectedSocket socket);
+  void Serve(ConnectedSocket socket) XTCP_ON_LOOP;
 
  private:
   // ServiceLoop.
-  void StopByGroup(Stops stops) override { owner_.GroupStops(stops); }
-  void Abort(std::error_code error) override;
-  void ConnectionEnded(const StopReport& report) override;
-  void ConnectionGone(ConnImpl& conn) override;
+  void StopByGroup(Stops stops) XTCP_ON_LOOP override { owner_.GroupStops(stops); }
+  void Abort(std::error_code error) XTCP_ON_LOOP override;
+  void ConnectionEnded(const StopReport& report) XTCP_ON_LOOP override;
+  void ConnectionGone(ConnImpl& conn) XTCP_ON_LOOP override;
 
-  void HandlePosted() override;
-  void HandleRetired() override;
+  void HandlePosted() XTCP_ON_LOOP override;
+  void HandleRetired() XTCP_ON_LOOP override;
 
   // Makes connections from the sockets that were dealt.
-  void TakeDealt() XTCP_EXCLUDES(mu_);
+  void TakeDealt() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
 
   // Closes the sockets that were dealt, and those that are still to come.
   void RefuseDealt() XTCP_EXCLUDES(mu_);
@@ -115,10 +115,10 @@ class ServerLoop final : public ServiceLoop, public Channel {
   ServerVisit::Stage* NextStage() XTCP_EXCLUDES(mu_);
 
   // Tells connections of the stops, some of them in each iteration.
-  void TellStops();
+  void TellStops() XTCP_ON_LOOP;
 
   // Ends, once, when the server has no connection on any loop and this one nothing to do for it.
-  void EndIfOver() XTCP_EXCLUDES(mu_);
+  void EndIfOver() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
   void CountConnection(int change);
 
   // The number of connections that learn of a stop in one iteration.
@@ -129,7 +129,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
 
   // All of them are ConnImpls. Callbacks get a reference to the element, so the vector changes only
   // between turns.
-  std::vector<ConnPtr> conns_;
+  std::vector<ConnPtr> conns_ XTCP_OF_LOOP;
 
   // Loop thread only: the stops that connections are told of, and the index below which they have
   // not been told yet.
