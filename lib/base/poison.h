@@ -16,8 +16,8 @@ namespace xtcp::internal {
 
 // Marks bytes that must not be read any more, so that a view that is used too late is found. A
 // program with the address sanitizer reports it at that place, even if the library was compiled
-// without. In a debug build of the library those of them that were written, `written` from the first
-// on, are overwritten with ones that make no sense.
+// without. In a debug build of the library those of them that were written, `written` from the
+// first on, are overwritten with ones that make no sense.
 inline void Poison(std::span<const std::byte> bytes, std::size_t written) noexcept {
   if (bytes.empty()) return;
   if (__asan_poison_memory_region != nullptr) {

@@ -12,7 +12,7 @@ namespace xtcp::internal {
 
 namespace {
 
-// What of a free block nobody may read: all but the link to the next one.
+// The part of a free block that must not be read: everything but the link to the next one.
 std::span<std::byte> BodyOf(void* block, std::size_t block_size) {
   return std::span(static_cast<std::byte*>(block), block_size).subspan(sizeof(void*));
 }

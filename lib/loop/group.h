@@ -74,11 +74,12 @@ class Group final : public std::enable_shared_from_this<Group> {
   // Waits until the group has ended, unless nothing ever ran.
   void WaitForEnd() XTCP_EXCLUDES(mu_);
 
-  // The handle of a group that was stopped goes: nobody else may turn one that was embedded any more, so
-  // this thread does.
+  // The handle of a group that was stopped goes: nobody else may turn one that was embedded any
+  // more, so this thread does.
   void TurnToEnd() XTCP_EXCLUDES(mu_);
 
-  // The group's handle goes: waits for the look-ups of names; inside a callback `Run` does so instead.
+  // The group's handle goes: waits for the look-ups of names; inside a callback `Run` does so
+  // instead.
   void EndLookUps() XTCP_EXCLUDES(mu_);
 
   std::size_t size() const { return loops_.size(); }
@@ -170,7 +171,7 @@ class Group final : public std::enable_shared_from_this<Group> {
   Life life_ XTCP_GUARDED_BY(mu_) = Life::kIdle;
   bool used_ XTCP_GUARDED_BY(mu_) = false;        // `Run` was called
   bool embedded_ XTCP_GUARDED_BY(mu_) = false;    // `RunOnce` has begun
-  bool turning_ XTCP_GUARDED_BY(mu_) = false;     // somebody is in it
+  bool turning_ XTCP_GUARDED_BY(mu_) = false;     // a thread is in it
   bool ends_names_ XTCP_GUARDED_BY(mu_) = false;  // the handle went inside a callback
   Stops stops_ XTCP_GUARDED_BY(mu_) = Stops::kNone;
   Member* members_ XTCP_GUARDED_BY(mu_) = nullptr;

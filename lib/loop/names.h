@@ -46,8 +46,8 @@ class Names {
   Names(const Names&) = delete;
   Names& operator=(const Names&) = delete;
 
-  // Begins. `Errc::kFull` when too many wait, `kNoMemory`, `kStopped` after `Close`, or why no thread
-  // could be started.
+  // Begins. `Errc::kFull` when too many wait, `kNoMemory`, `kStopped` after `Close`, or why no
+  // thread could be started.
   std::error_code Begin(std::shared_ptr<LookUp> look_up) XTCP_EXCLUDES(mu_);
 
   // Refuses look-ups from now on, and drops those that wait; those that are under way go on.

@@ -75,8 +75,8 @@ class EventLoop {
   // Returns whether the loop that `mailbox` belongs to runs on this thread.
   static bool IsCurrent(const Mailbox& mailbox) { return current_ == &mailbox; }
 
-  // Ends a debug build's process on any other thread than the one that runs the loop, as long as one
-  // does.
+  // Ends a debug build's process on any other thread than the one that runs the loop, as long as
+  // one does.
   void AssertOnThread() const XTCP_ASSERT_CAPABILITY(loop_thread) {
     XTCP_DCHECK(IsCurrent(mailbox_) || !runs_.load(std::memory_order_relaxed),
                 "what belongs to a loop is used on another thread");
