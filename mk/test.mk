@@ -63,5 +63,7 @@ $(foreach v,$(VARIANTS),\
   $(foreach p,$(filter %-fault,$(TEST_PROGRAMS)),\
     $(eval $(call program_rules,$v,$p,$(call program_sources,$(p:-fault=)),$(call fault_object,$v)))))
 
-# The demo's tests include what protoc makes.
+# The demo's tests run the demo programs, whose release variant is the only one, and include what
+# protoc makes.
+$(VARIANTS:%=$(BUILD)/%/test/demo): | $(DEMO_PROGRAMS)
 $(foreach v,$(VARIANTS),$(patsubst %.cc,$(BUILD)/$v/obj/%.o,$(call program_sources,demo))): $(GEN)/chat.pb.h
