@@ -42,13 +42,21 @@ class DialedConn::NameLookUp final : public LookUp {
   std::atomic<bool> done_{false};
 };
 
+// What a connection needs while it is dialled, and not any more when it is established.
+struct DialedConn::Dialling {
+  Dialer dialer;
+  std::shared_ptr<NameLookUp> look_up;  // until its result was taken
+  const std::chrono::nanoseconds since;
+};
+
 DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& group, std::size_t loop,
                        bool own)
     : DialedOptions{std::move(with)},
       ConnImpl(std::make_shared<ConnContext>(group->core(loop).shared_context(), options.protocol,
                                              options.send_buffer_limit),
                SendState::kNew),
-      ServiceLoop(group->core(loop), options, ConnImpl::shared_context()),
+      ServiceLoop(group->core(loop), options, ConnImpl::shared_context(),
+                  ConnImpl::context().loop->dialled_totals),
       own_group_(own ? group : nullptr),
       owns_group_(own) {}
 
@@ -57,15 +65,18 @@ DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& unused, Errc 
       ConnImpl(std::make_shared<ConnContext>(unused->core(0).shared_context(), options.protocol,
                                              options.send_buffer_limit),
                SendState::kNew),
-      ServiceLoop(unused->core(0), options, ConnImpl::shared_context()),
+      ServiceLoop(unused->core(0), options, ConnImpl::shared_context(),
+                  ConnImpl::context().loop->dialled_totals),
       own_group_(unused),
-      owns_group_(true),
-      refusal_(refusal) {}
+      refusal_(refusal),
+      owns_group_(true) {}
+
+DialedConn::~DialedConn() = default;
 
 // ---- Any thread.
 
 std::error_code DialedConn::Dial(std::string_view address) {
-  if (refusal_) return refusal_;
+  if (refusal_ != Errc{}) return refusal_;
   if (owns_group_) return Errc::kNoLoop;
   const CancellationOff off;
   const std::shared_ptr<DialedConn> keep = shared_from_this();
@@ -74,46 +85,53 @@ std::error_code DialedConn::Dial(std::string_view address) {
   if (!EnterState(SendState::kNew, SendState::kResolving)) return Errc::kAlreadyUsed;
   const std::shared_ptr<Group> group = this->group();
   if (StopWasAsked() || group == nullptr) return Refuse(Errc::kStopped);
-  dialled_at_ = sys::Now();
   const bool is_name = resolution.is_name;
   try {
-    MakeDialer();
-    look_up_ = std::make_shared<NameLookUp>(std::string(address), weak_from_this());
+    MakeDialling(std::string(address));
   } catch (const std::bad_alloc&) {
     return Refuse(Errc::kNoMemory);
   }
-  if (!is_name) look_up_->Set(std::move(resolution));
+  // From `Attach` on a stop on another thread may end it all, if nothing ever ran.
+  const std::shared_ptr<NameLookUp> look_up = dialling_->look_up;
+  if (!is_name) look_up->Set(std::move(resolution));
   self_ = keep;
   std::error_code error;
   if (group->Attach(*this) == Group::Attached::kRefused) error = Errc::kStopped;
-  if (!error && is_name) error = group->names().Begin(look_up_);
+  if (!error && is_name) error = group->names().Begin(look_up);
   // From here on the loop has it.
   if (!error && BeginDial()) return {};
   group->Detach(*this);
   return Refuse(error ? error : Errc::kStopped);
 }
 
-void DialedConn::MakeDialer() {
+void DialedConn::MakeDialling(std::string address) {
   Dialer::Owner& owner = *this;
-  dialer_ = std::make_unique<Dialer>(owner, ServiceLoop::loop(), options);
+  auto look_up = std::make_shared<NameLookUp>(std::move(address), weak_from_this());
+  dialling_.reset(new Dialling{.dialer = {owner, ServiceLoop::loop(), options},
+                               .look_up = std::move(look_up),
+                               .since = sys::Now()});
+}
+
+std::error_code DialedConn::DialResult() const {
+  const ConnStats stats = Stats();
+  return stats.reason == CloseReason::kConnectFailed ? stats.error : std::error_code();
 }
 
 std::error_code DialedConn::Refuse(std::error_code error) {
   // A stop may have ended it already, on a group that never ran.
   if (!CloseUnopened(error)) return Errc::kStopped;
-  result_ = error;
   LetGo();
   return error;
 }
 
 std::error_code DialedConn::DialAndServe(std::string_view address) {
   if (InsideCallback()) return Errc::kWouldDeadlock;
-  if (refusal_) return refusal_;
+  if (refusal_ != Errc{}) return refusal_;
   const std::shared_ptr<DialedConn> keep = shared_from_this();
   if (owns_group_) return DialOnOwnLoop(address);
   if (const std::error_code error = Dial(address)) return error;
   WaitForEnd();
-  return result_;
+  return DialResult();
 }
 
 StopReport DialedConn::Stop(StopMode mode) {
@@ -126,7 +144,6 @@ StopReport DialedConn::Stop(StopMode mode) {
 void DialedConn::EndIdle() {
   if (owns_group_) return;  // it ends when its group looks into the mailbox for the last time
   if (!CloseUnopened(Errc::kStopped)) return;
-  result_ = Errc::kStopped;
   over_ = true;
   LetGoIfOver();
 }
@@ -146,12 +163,11 @@ std::error_code DialedConn::DialOnOwnLoop(std::string_view address) {
   }();
   if (resolution.error == Errc::kBadAddress) return Refuse(resolution.error);
   try {
-    MakeDialer();
-    look_up_ = std::make_shared<NameLookUp>(std::string(), weak_from_this());
+    MakeDialling({});
   } catch (const std::bad_alloc&) {
     return Refuse(Errc::kNoMemory);
   }
-  look_up_->Set(std::move(resolution));
+  dialling_->look_up->Set(std::move(resolution));
   return ServeOnOwnLoop(group);
 }
 
@@ -161,7 +177,7 @@ std::error_code DialedConn::ServeOnOwnLoop(const std::shared_ptr<Group>& group) 
   EnterState(SendState::kResolving, SendState::kDialing);
   ConnImpl::Post();
   static_cast<void>(group->Run());
-  return result_;
+  return DialResult();
 }
 
 // ---- On the loop: the dial.
@@ -190,20 +206,20 @@ void DialedConn::BeginOnLoop() {
     return;
   }
   has_timers_ = true;
-  dialer_->StartClock(owns_group_ ? sys::Now() : dialled_at_);
+  dialling_->dialer.StartClock(dialling_->since);
 }
 
 void DialedConn::GoOn() {
   if (DialIsStopped()) {
     const std::error_code error = owns_group_ ? group()->error() : std::error_code{};
     DialFailed(error ? error : Errc::kStopped);
-  } else if (look_up_ != nullptr && look_up_->done()) {
-    Resolution resolution = std::move(look_up_->resolution());
-    look_up_.reset();
+  } else if (dialling_->look_up != nullptr && dialling_->look_up->done()) {
+    Resolution resolution = std::move(dialling_->look_up->resolution());
+    dialling_->look_up.reset();
     if (resolution.error) {
       DialFailed(resolution.error);
     } else {
-      dialer_->Begin(std::move(resolution.addresses));
+      dialling_->dialer.Begin(std::move(resolution.addresses));
     }
   }
 }
@@ -211,7 +227,7 @@ void DialedConn::GoOn() {
 bool DialedConn::DialIsStopped() const { return StopWasAsked() || ConnImpl::context().stopping(); }
 
 void DialedConn::DialSucceeded(ConnectedSocket socket, int reset) {
-  dialer_->Retire();
+  dialling_->dialer.Retire();
   if (reset != 0) NoteReset(reset);
   SetHandles(&self_);
   LoopContext& loop = *ConnImpl::context().loop;
@@ -230,9 +246,8 @@ void DialedConn::DialSucceeded(ConnectedSocket socket, int reset) {
 }
 
 void DialedConn::DialFailed(std::error_code error) {
-  if (dialer_ != nullptr && begun_) dialer_->Retire();
+  if (dialling_ != nullptr && begun_) dialling_->dialer.Retire();
   if (!CloseUnopened(error)) return;
-  result_ = error;
   try {
     options.handler->OnDialFailed(self_ != nullptr ? self_ : shared_from_this(), error);
   } catch (const ForcedUnwind&) {
@@ -244,7 +259,7 @@ void DialedConn::DialFailed(std::error_code error) {
 }
 
 void DialedConn::DialerGone() {
-  dialer_.reset();
+  dialling_.reset();
   LetGoIfOver();
 }
 
@@ -277,7 +292,7 @@ void DialedConn::ConnectionEnded(const StopReport& report) {
 void DialedConn::LetGoIfOver() {
   core().loop().AssertOnThread();
   if (established_ ? !is_closed() : !over_) return;
-  if (!posted() && (dialer_ == nullptr || !begun_)) LetGo();
+  if (!posted() && (dialling_ == nullptr || !begun_)) LetGo();
 }
 
 void DialedConn::LetGo() {
@@ -292,7 +307,7 @@ void DialedConn::LetGo() {
     const CallbackScope scope;
     DropUserData();
     options.handler.reset();
-    dialer_.reset();
+    dialling_.reset();
   }
   const ConnPtr self = std::move(self_);
   const std::shared_ptr<DialObserver> observer = std::move(observer_);

@@ -60,6 +60,7 @@ class DialedConn final : private DialedOptions,
 
   // Makes one that cannot be dialled: `Dial` and `DialAndServe` return `refusal`.
   DialedConn(Options options, const std::shared_ptr<Group>& unused, Errc refusal);
+  ~DialedConn() override;
 
   std::error_code Dial(std::string_view address) override;
   std::error_code DialAndServe(std::string_view address) override;
@@ -70,6 +71,7 @@ class DialedConn final : private DialedOptions,
 
  private:
   class NameLookUp;
+  struct Dialling;
 
   bool accepted() const override { return false; }
   bool ends_with_closed() const override { return false; }
@@ -103,7 +105,12 @@ class DialedConn final : private DialedOptions,
   std::error_code DialOnOwnLoop(std::string_view address);
   std::error_code ServeOnOwnLoop(const std::shared_ptr<Group>& group);
 
-  void MakeDialer();
+  // Makes what the dial needs; `address` is the name to look up, if there is one. Throws
+  // std::bad_alloc.
+  void MakeDialling(std::string address);
+
+  // Returns the error with which the dial has ended, if it failed. To be called after the end.
+  std::error_code DialResult() const;
 
   // On the loop's thread: begins the dial, and goes on when a name has been looked up or a stop
   // came.
@@ -115,22 +122,18 @@ class DialedConn final : private DialedOptions,
   void LetGoIfOver();
   void LetGo();
 
-  std::shared_ptr<Group>
-      own_group_;  // null on a loop that others share; the dialling thread's only
-  const bool owns_group_;
-  const std::error_code refusal_;
+  // Null on a loop that others share; the dialling thread's only.
+  std::shared_ptr<Group> own_group_;
   ConnPtr self_;  // while it is attached to the group
   std::shared_ptr<DialObserver> observer_;
-
-  // For the dial. They are made before it begins; from then on they are the loop's.
-  std::unique_ptr<Dialer> dialer_;
-  std::shared_ptr<NameLookUp> look_up_;
-  std::chrono::nanoseconds dialled_at_{0};
+  // Until the dial has ended. It is made before the dial begins; from then on it is the loop's.
+  std::unique_ptr<Dialling> dialling_;
+  const Errc refusal_{};  // if it is not 0, what every dial returns
+  const bool owns_group_;
   bool begun_ = false;        // on the loop
   bool has_timers_ = false;   // room for its own and the dialer's
   bool established_ = false;  // served, or was
   bool over_ = false;         // after OnDialFailed, or when no callback comes
-  std::error_code result_;    // of the dial; read after the end
 };
 
 }  // namespace xtcp::internal

@@ -5,13 +5,13 @@
 namespace xtcp::internal {
 
 ServiceLoop::ServiceLoop(LoopCore& core, const Options& options,
-                         std::shared_ptr<ConnContext> context)
+                         std::shared_ptr<ConnContext> context, LoopTotals& totals)
     : core_(core),
       context_(std::move(context)),
       service_{.handler = options.handler.get(),
                .protocol = context_->protocol.get(),
                .options = &options,
-               .totals = &totals_,
+               .totals = &totals,
                .pool = &context_->pool,
                .has_deadlines = options.read_deadline.count() > 0 ||
                                 options.write_deadline.count() > 0 ||

@@ -29,11 +29,13 @@ struct ConnectedSocket {
 //   LoopCore ──► ServiceLoop ─┬─ ServerLoop: a server, many connections
 //                             └─ DialedConn: a service of its own, one connection
 //
-// Thread safety: `totals` may be read on any thread; everything else is for the loop's thread.
+// Loop thread only.
 class ServiceLoop : public LoopService {
  public:
-  // All of them must outlive it; `options` is the service's copy.
-  ServiceLoop(LoopCore& core, const Options& options, std::shared_ptr<ConnContext> context);
+  // All of them must outlive it; `options` is the service's copy, and `totals` are what its
+  // connections count here.
+  ServiceLoop(LoopCore& core, const Options& options, std::shared_ptr<ConnContext> context,
+              LoopTotals& totals);
   ServiceLoop(const ServiceLoop&) = delete;
   ServiceLoop& operator=(const ServiceLoop&) = delete;
 
@@ -43,7 +45,6 @@ class ServiceLoop : public LoopService {
   const Service& service() const { return service_; }
   ConnContext& context() { return *context_; }
   const std::shared_ptr<ConnContext>& shared_context() const { return context_; }
-  const LoopTotals& totals() const { return totals_; }
 
   // Returns the handle that callbacks of the connection with this index get. It is a reference to
   // the service's own, so that no reference count is touched.
@@ -67,7 +68,6 @@ class ServiceLoop : public LoopService {
  private:
   LoopCore& core_;
   const std::shared_ptr<ConnContext> context_;
-  LoopTotals totals_;
   const Service service_;
   const ConnPtr* handles_ = nullptr;
 };

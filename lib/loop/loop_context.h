@@ -10,6 +10,7 @@
 #include "loop/stops.h"
 #include "loop/task_queue.h"
 #include "loop/timer_list.h"
+#include "loop/totals.h"
 #include "reactor/event_loop.h"
 #include "reactor/mailbox.h"
 
@@ -43,6 +44,10 @@ struct LoopContext {
 
   // The number of connections that live on the loop. Single writer: the loop.
   std::atomic<std::size_t> connections{0};
+
+  // What all dialled connections of the loop count together. Nobody asks for it, so that they need
+  // none of their own.
+  LoopTotals dialled_totals;
 };
 
 }  // namespace xtcp::internal

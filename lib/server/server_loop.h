@@ -11,6 +11,7 @@
 #include "conn/conn_impl.h"
 #include "conn/service_loop.h"
 #include "loop/stops.h"
+#include "loop/totals.h"
 #include "reactor/channel.h"
 #include "server/visit.h"
 
@@ -84,6 +85,8 @@ class ServerLoop final : public ServiceLoop, public Channel {
   // The server has no connection any more, and gets none: the loop may end.
   void RequestEnd();
 
+  const LoopTotals& totals() const { return totals_; }
+
   // ---- The loop's thread.
 
   // Makes a connection from an accepted socket, and serves it.
@@ -124,6 +127,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
   // The number of connections that learn of a stop in one iteration.
   static constexpr int kPerIteration = 1024;
 
+  LoopTotals totals_;
   Owner& owner_;
   ConnContext& stops_of_;
 
