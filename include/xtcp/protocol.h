@@ -111,29 +111,11 @@ struct UnpackResult {
 // How packets look on the wire. What is not overridden is refused: a protocol that only unpacks need
 // not pack, and the other way round.
 //
-// What a protocol does not override is refused: one that only receives needs no packer, one whose
-// connections have decoders no `Unpack`.
-//
 // Thread safety: one object serves all connections and all threads at the same time, so it is
 // stateless. What has to remember something from one packet to the next is a `Decoder`.
 // Lifetime: shared by `Options` and by every connection made from them.
 class XTCP_API Protocol {
  public:
-  // The state of one connection's stream: for a protocol in which what a byte means depends on what
-  // came before it.
-  //
-  // Thread safety: none is needed; it is used on its connection's loop thread only.
-  // Lifetime: made for its connection, and destroyed after `kClosed` has returned.
-  class XTCP_API Decoder {
-   public:
-    virtual ~Decoder();
-
-    // Takes the first packet from `buf`. Everything that is said of `Protocol::Unpack` holds. A
-    // packet is delivered before the bytes after it are unpacked: what `Handler::OnEvent` does to
-    // the decoder, or sends, is done by then.
-    virtual UnpackResult Unpack(std::span<const std::byte> buf) = 0;
-  };
-
   virtual ~Protocol();
 
   // Returns the exact number of bytes that `PackTo` will write, or 0 for a packet that cannot be

@@ -26,10 +26,10 @@ namespace {
 
 // ---- What a drain is.
 
-void BeginDrain(ServerAccess::Impl&) {}
+void BeginDrain(ServerAccess::Impl& server) { server.Drain(DrainMode::kOwnListeners); }
 bool IsDrained(ServerAccess::Impl& server) { return server.ConnectionCount() == 0; }
 
-void BeginDrain(Group&) {}
+void BeginDrain(Group& group) { group.Drain(DrainMode::kOwnListeners); }
 bool IsDrained(Group& group) {
   for (std::size_t i = 0; i < group.size(); ++i) {
     if (group.core(i).context().connections.load(std::memory_order_relaxed) != 0) return false;

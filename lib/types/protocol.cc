@@ -9,8 +9,6 @@ namespace xtcp {
 
 std::string Packet::ToString() const { return "packet"; }
 
-Protocol::Decoder::~Decoder() = default;
-
 Protocol::~Protocol() = default;
 
 Protocol::Decoder::~Decoder() = default;
