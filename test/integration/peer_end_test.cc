@@ -16,6 +16,7 @@
 #include "support/test_client.h"
 #include "support/test_protocol.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {

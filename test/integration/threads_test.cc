@@ -44,7 +44,6 @@ TEST_CASE("connections are dealt to the loops in turn, and stay there", "[M25][E
 
 TEST_CASE("the serving thread runs the first loop", "[M25]") {
   auto events = std::make_shared<EventRecorder>();
-  std::atomic<bool> same{false};
   std::thread::id serving;
   Server server(WithDefaults({}, events));
   REQUIRE_FALSE(server.Listen("127.0.0.1:0"));

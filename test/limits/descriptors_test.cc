@@ -33,6 +33,7 @@
 #include "support/raw_peer.h"
 #include "support/test_protocol.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 #if !defined(__SANITIZE_ADDRESS__)
 

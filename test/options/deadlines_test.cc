@@ -16,6 +16,7 @@
 #include "support/one_connection.h"
 #include "support/raw_peer.h"
 #include "support/test_protocol.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {

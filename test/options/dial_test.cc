@@ -21,6 +21,7 @@
 #include "support/raw_peer.h"
 #include "support/test_client.h"
 #include "support/test_protocol.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {

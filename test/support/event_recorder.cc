@@ -49,6 +49,8 @@ class EventRecorder::Visit {
   bool closed_;
 };
 
+EventRecorder::EventRecorder() = default;
+
 EventRecorder::~EventRecorder() {
   // A failed REQUIRE leaves the test early; then this is no news.
   if (verified_ || records_.empty() || std::uncaught_exceptions() > unwinding_) return;

@@ -64,7 +64,7 @@ class EventRecorder : public Handler {
     std::size_t closed = 0;
   };
 
-  EventRecorder() = default;
+  EventRecorder();
   ~EventRecorder() override;
 
   std::function<void(const ConnPtr&)> on_accept;

@@ -4,10 +4,8 @@
 
 #include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "support/event_recorder.h"
 #include "support/raw_peer.h"
@@ -28,28 +26,13 @@ class OneConnection {
   // `address` is where the listening side listens, whichever that is.
   explicit OneConnection(Kind kind, const Options& options = {},
                          std::string_view address = "127.0.0.1:0",
-                         std::shared_ptr<EventRecorder> recorder = nullptr)
-      : events(recorder != nullptr ? std::move(recorder) : std::make_shared<EventRecorder>()) {
-    if (kind == Kind::kAccepted) {
-      server_.emplace(events, options, address);
-      peer = RawPeer(server_->address());
-    } else {
-      RawListener listener(address);
-      client_.emplace(events, listener.address(), options);
-      peer = listener.Accept();
-    }
-    const bool open = events->WaitFor(
-        [](const EventRecorder::Totals& totals) { return totals.accepted + totals.connected > 0; });
-    if (!open || !peer.connected()) throw std::runtime_error("no connection");
-    conn = events->conn();
-  }
+                         std::shared_ptr<EventRecorder> recorder = nullptr);
+  ~OneConnection();
 
   bool closed() const { return events->totals().closed > 0; }
   CloseReason reason() const { return conn->Stats().reason; }
 
-  std::string Finish(StopMode mode = StopMode::kImmediately) {
-    return server_ ? server_->Finish(mode) : client_->Finish(mode);
-  }
+  std::string Finish(StopMode mode = StopMode::kImmediately);
 
   const std::shared_ptr<EventRecorder> events;
   RawPeer peer;
