@@ -1,9 +1,9 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 
 #include "base/mutex.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -37,7 +37,7 @@ class Gate {
   static constexpr std::uint64_t kClosed = std::uint64_t{1} << 63;
   static constexpr std::uint64_t kOne = 1;
 
-  std::atomic<std::uint64_t> state_{0};  // kClosed, and how many threads are inside
+  sys::Atomic<std::uint64_t> state_{0};  // kClosed, and how many threads are inside
   Mutex mu_;
   CondVar drained_changed_;
   bool drained_ XTCP_GUARDED_BY(mu_) = false;

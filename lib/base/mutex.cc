@@ -3,9 +3,7 @@
 namespace xtcp::internal {
 
 void SmallMutex::LockSlowly() {
-  // The thread that holds it nearly always releases it within this time.
-  constexpr int kLooks = 100;
-  for (int i = 0; i < kLooks; ++i) {
+  for (int i = 0; i < sys::kLooksAtLock; ++i) {
     std::uint32_t state = kFree;
     if (state_.load(std::memory_order_relaxed) == kFree &&
         state_.compare_exchange_weak(state, kLocked, std::memory_order_acquire)) {

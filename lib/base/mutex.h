@@ -1,14 +1,12 @@
 #pragma once
 
-#include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <mutex>
 
 #include "base/check.h"
 #include "base/thread_annotations.h"
 #include "base/thread_end.h"
-#include "sys/mutex.h"
+#include "sys/sync.h"
 #include "sys/syscalls.h"
 
 namespace xtcp::internal {
@@ -55,7 +53,7 @@ class XTCP_CAPABILITY("mutex") SmallMutex {
   // Spins for a while, then sleeps until the mutex is free.
   void LockSlowly();
 
-  std::atomic<std::uint32_t> state_{kFree};
+  sys::Atomic<std::uint32_t> state_{kFree};
 };
 
 // Holds a mutex for as long as it lives.
@@ -90,7 +88,7 @@ class CondVar {
   void NotifyAll() { condition_.notify_all(); }
 
  private:
-  std::condition_variable condition_;
+  sys::ConditionVariable condition_;
 };
 
 }  // namespace xtcp::internal

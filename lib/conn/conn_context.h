@@ -2,7 +2,6 @@
 
 #include <xtcp/protocol.h>
 
-#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <system_error>
@@ -10,6 +9,7 @@
 
 #include "loop/loop_context.h"
 #include "loop/stops.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -43,7 +43,7 @@ struct ConnContext {
 
   // The service's stops. Once there is one, or one of the group, `Send` is refused, even before the
   // loop has seen the stop. Relaxed: a thread that must see it is ordered after it by other means.
-  std::atomic<Stops> stops{Stops::kNone};
+  sys::Atomic<Stops> stops{Stops::kNone};
   Stops all_stops() const { return stops.load() | loop->group_stops.load(); }
   bool stopping() const {
     return stops.load(std::memory_order_relaxed) != Stops::kNone ||

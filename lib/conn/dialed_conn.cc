@@ -12,6 +12,7 @@
 #include "base/thread_end.h"
 #include "loop/loop_access.h"
 #include "socket/resolve.h"
+#include "sys/sync.h"
 #include "sys/syscalls.h"
 #include "types/validate_options.h"
 
@@ -39,7 +40,7 @@ class DialedConn::NameLookUp final : public LookUp {
  private:
   const std::weak_ptr<DialedConn> conn_;
   Resolution resolution_;
-  std::atomic<bool> done_{false};
+  sys::Atomic<bool> done_{false};
 };
 
 // What a connection needs while it is dialled, and not any more when it is established.

@@ -12,6 +12,7 @@
 #include "conn/deadlines.h"
 #include "conn/intake.h"
 #include "loop/turn.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -112,8 +113,8 @@ class Inbound {
   std::unique_ptr<Protocol::Decoder> decoder_;
 
   // Single writer: the loop. Relaxed: counters.
-  std::atomic<std::uint64_t> received_bytes_{0};
-  std::atomic<std::uint64_t> received_packets_{0};
+  sys::Atomic<std::uint64_t> received_bytes_{0};
+  sys::Atomic<std::uint64_t> received_packets_{0};
 };
 
 }  // namespace xtcp::internal

@@ -3,7 +3,6 @@
 #include <xtcp/conn.h>
 #include <xtcp/stop_mode.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -22,6 +21,7 @@
 #include "loop/totals.h"
 #include "reactor/channel.h"
 #include "socket/socket_address.h"
+#include "sys/sync.h"
 #include "sys/syscalls.h"
 
 namespace xtcp::internal {
@@ -212,18 +212,18 @@ class Intake {
 
   // It is set once, after the last callback. Its waiters are its own, so that the end of one
   // connection wakes no thread that waits for another.
-  std::atomic<std::uint32_t> ended_{0};
+  sys::Atomic<std::uint32_t> ended_{0};
 
   // These are written under mu_, and read without it as well. All are relaxed: a thread that must
   // not miss a change is ordered after it by the lock or by the mailbox.
-  std::atomic<SendState> state_;
-  std::atomic<std::uint8_t> signals_{0};
-  std::atomic<bool> has_refused_{false};
-  std::atomic<bool> has_tasks_{false};
+  sys::Atomic<SendState> state_;
+  sys::Atomic<std::uint8_t> signals_{0};
+  sys::Atomic<bool> has_refused_{false};
+  sys::Atomic<bool> has_tasks_{false};
   bool found_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop has found it open
   bool cut_ XTCP_GUARDED_BY(mu_) = false;
   std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;  // a CloseReason
-  std::atomic<std::size_t> pending_bytes_{0};     // like those above
+  sys::Atomic<std::size_t> pending_bytes_{0};     // like those above
   OutboundBuffer pending_ XTCP_GUARDED_BY(mu_);
   TaskChain tasks_ XTCP_GUARDED_BY(mu_);
   std::size_t pending_sends_ XTCP_GUARDED_BY(mu_) = 0;

@@ -3,7 +3,6 @@
 #include <xtcp/loop.h>
 #include <xtcp/stop_mode.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -16,6 +15,7 @@
 #include "loop/loop_core.h"
 #include "loop/names.h"
 #include "loop/stops.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -159,12 +159,12 @@ class Group final : public std::enable_shared_from_this<Group> {
   std::error_code Embed() XTCP_EXCLUDES(mu_);
 
   std::vector<std::unique_ptr<LoopCore>> loops_;  // constant once made
-  std::atomic<std::size_t> next_{0};
+  sys::Atomic<std::size_t> next_{0};
   Names names_;
 
   std::vector<std::thread> threads_;  // of the loops but the first; the running thread's only
 
-  std::atomic<std::thread::id> turner_{};  // of an embedded group: who made the last `RunOnce`
+  sys::Atomic<std::thread::id> turner_{};  // of an embedded group: who made the last `RunOnce`
 
   mutable Mutex mu_;
   CondVar ended_;

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -13,6 +12,7 @@
 #include "loop/totals.h"
 #include "reactor/event_loop.h"
 #include "reactor/mailbox.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -38,12 +38,12 @@ struct LoopContext {
 
   // The group's stops: each service on the loop is stopped as by a stop of its own. Relaxed: a
   // thread that must see them is ordered after them by other means.
-  std::atomic<Stops> group_stops{Stops::kNone};
+  sys::Atomic<Stops> group_stops{Stops::kNone};
 
   LoopTimes times;
 
   // The number of connections that live on the loop. Single writer: the loop.
-  std::atomic<std::size_t> connections{0};
+  sys::Atomic<std::size_t> connections{0};
 
   // What all dialled connections of the loop count together. Nobody asks for it, so that they need
   // none of their own.

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <memory>
 #include <system_error>
@@ -9,6 +8,7 @@
 #include "loop/turn.h"
 #include "reactor/channel.h"
 #include "reactor/event_loop.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -104,7 +104,7 @@ class LoopCore final : private Channel {
   LoopService* tell_next_ XTCP_OF_LOOP = nullptr;  // the next one to learn of `told_stops_`
   Stops told_stops_ XTCP_OF_LOOP = Stops::kNone;
   bool closed_ = false;
-  std::atomic<bool> quit_{false};
+  sys::Atomic<bool> quit_{false};
 };
 
 }  // namespace xtcp::internal

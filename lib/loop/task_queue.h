@@ -2,7 +2,6 @@
 
 #include <xtcp/task.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <system_error>
@@ -12,6 +11,7 @@
 #include "base/thread_annotations.h"
 #include "reactor/channel.h"
 #include "reactor/mailbox.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -58,8 +58,8 @@ class TaskQueue final : public Channel {
   std::vector<Task> running_;
   std::size_t next_ = 0;  // the one of running_ that is called next
 
-  std::atomic<std::uint64_t> run_{0};
-  std::atomic<std::uint64_t> exceptions_{0};
+  sys::Atomic<std::uint64_t> run_{0};
+  sys::Atomic<std::uint64_t> exceptions_{0};
 
   mutable Mutex mu_;
   std::vector<Task> waiting_ XTCP_GUARDED_BY(mu_);

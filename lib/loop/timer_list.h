@@ -2,7 +2,6 @@
 
 #include <xtcp/task.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "base/thread_annotations.h"
 #include "reactor/channel.h"
 #include "reactor/mailbox.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -43,7 +43,7 @@ class TimerNode final : public Channel {
 
   const std::shared_ptr<LoopContext> context_;
   const Time period_;  // 0: once
-  std::atomic<bool> armed_{true};
+  sys::Atomic<bool> armed_{true};
 
   // Loop thread only.
   Task task_;
@@ -110,8 +110,8 @@ class TimerList {
   Mailbox& mailbox_;
   EventLoop* loop_ = nullptr;  // loop thread only
 
-  std::atomic<std::uint64_t> run_{0};
-  std::atomic<std::uint64_t> exceptions_{0};
+  sys::Atomic<std::uint64_t> run_{0};
+  sys::Atomic<std::uint64_t> exceptions_{0};
 
   Mutex mu_;
   TimerNode* first_ XTCP_GUARDED_BY(mu_) = nullptr;

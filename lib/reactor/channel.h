@@ -1,12 +1,12 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
 
 #include "reactor/loop_thread.h"
 #include "socket/unique_fd.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -58,7 +58,7 @@ class Channel {
   // Loop thread only, all but posted_.
   std::uint32_t interest_ = 0;       // the events that the poller watches
   bool registered_ = false;          // the poller knows the descriptor
-  std::atomic<bool> posted_{false};  // acq_rel: what was written before a post is seen after it
+  sys::Atomic<bool> posted_{false};  // acq_rel: what was written before a post is seen after it
   std::uint32_t timer_index_ = kNoIndex;
   Channel* next_ = nullptr;  // in the mailbox, or among the retired
 };

@@ -1,10 +1,10 @@
 #pragma once
 
-#include <atomic>
 #include <system_error>
 
 #include "base/gate.h"
 #include "reactor/channel.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -52,8 +52,8 @@ class Mailbox {
   // Both are sequentially consistent: a poster first puts its channel in and then looks whether the
   // loop sleeps; the loop first says that it sleeps and then looks into the box. At least one of
   // them sees the other.
-  std::atomic<Channel*> top_{nullptr};
-  std::atomic<bool> asleep_{false};
+  sys::Atomic<Channel*> top_{nullptr};
+  sys::Atomic<bool> asleep_{false};
 
   Gate wakers_;  // threads that have seen a sleeping loop and have not yet written to fd_
   UniqueFd fd_;

@@ -2,7 +2,6 @@
 
 #include <xtcp/redialer.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -18,6 +17,7 @@
 #include "loop/stops.h"
 #include "reactor/channel.h"
 #include "server/end_calls.h"
+#include "sys/sync.h"
 
 namespace xtcp {
 
@@ -98,7 +98,7 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
 
   Options options_;             // the handler is let go at the end
   std::shared_ptr<Impl> self_;  // while it lives on the group
-  std::atomic<bool> ran_{false};
+  sys::Atomic<bool> ran_{false};
 
   // Loop thread only.
   bool begun_ = false;

@@ -2,7 +2,6 @@
 
 #include <xtcp/server.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -18,6 +17,7 @@
 #include "server/end_calls.h"
 #include "server/server_loop.h"
 #include "socket/socket.h"
+#include "sys/sync.h"
 
 namespace xtcp {
 
@@ -132,13 +132,13 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   std::size_t max_connections_ = 0;
   std::shared_ptr<Impl> self_;  // while it lives on the group
 
-  std::atomic<std::size_t> next_loop_{0};
-  std::atomic<std::size_t> listening_{0};
-  std::atomic<std::size_t> loops_left_{0};  // that have not ended
+  sys::Atomic<std::size_t> next_loop_{0};
+  sys::Atomic<std::size_t> listening_{0};
+  sys::Atomic<std::size_t> loops_left_{0};  // that have not ended
   internal::AcceptPause accept_pause_;
-  std::atomic<bool> ran_{false};  // its group runs, or ran while it was there
-  std::atomic<bool> drains_{false};
-  std::atomic<DrainMode> drain_mode_{DrainMode::kOwnListeners};  // written before `drains_`
+  sys::Atomic<bool> ran_{false};  // its group runs, or ran while it was there
+  sys::Atomic<bool> drains_{false};
+  sys::Atomic<DrainMode> drain_mode_{DrainMode::kOwnListeners};  // written before `drains_`
 
   mutable internal::Mutex mu_;
   internal::CondVar changed_;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
@@ -196,7 +197,7 @@ void ServerLoop::ConnectionGone(ConnImpl& conn) {
 }
 
 void ServerLoop::CountConnection(int change) {
-  std::atomic<std::size_t>& count = stops_of_.loop->connections;
+  sys::Atomic<std::size_t>& count = stops_of_.loop->connections;
   count.store(count.load(std::memory_order_relaxed) + static_cast<std::size_t>(change),
               std::memory_order_relaxed);
 }

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <system_error>
@@ -151,7 +150,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
   std::size_t visit_next_ = 0;
   bool visit_mark_ = false;
 
-  std::atomic<bool> end_asked_{false};
+  sys::Atomic<bool> end_asked_{false};
 
   Mutex mu_;
   std::vector<ConnectedSocket> dealt_ XTCP_GUARDED_BY(mu_);

@@ -100,11 +100,11 @@ std::chrono::nanoseconds Now() {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
-void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+void WaitWhile(const sys::Atomic<std::uint32_t>& value, std::uint32_t old) {
   value.wait(old, std::memory_order_acquire);
 }
-void NotifyOne(std::atomic<std::uint32_t>& value) { value.notify_one(); }
-void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
+void NotifyOne(sys::Atomic<std::uint32_t>& value) { value.notify_one(); }
+void NotifyAll(sys::Atomic<std::uint32_t>& value) { value.notify_all(); }
 
 void Yield() { ::sched_yield(); }
 

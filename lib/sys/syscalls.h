@@ -7,13 +7,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <string>
 #include <system_error>
 #include <thread>
+
+#include "sys/sync.h"
 
 // The seam: every system call that the library makes, the clock, and the starting of threads. These
 // functions are in one object of the archive and do nothing but make the call. Whatever is decided
@@ -74,9 +75,9 @@ void FreeAddrInfo(addrinfo* list);
 std::chrono::nanoseconds Now();
 
 // These are std::atomic's wait, notify_one and notify_all, which call futex(2).
-void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old);
-void NotifyOne(std::atomic<std::uint32_t>& value);
-void NotifyAll(std::atomic<std::uint32_t>& value);
+void WaitWhile(const sys::Atomic<std::uint32_t>& value, std::uint32_t old);
+void NotifyOne(sys::Atomic<std::uint32_t>& value);
+void NotifyAll(sys::Atomic<std::uint32_t>& value);
 
 // Tells the processor that this thread spins.
 inline void Relax() {
