@@ -73,8 +73,8 @@ bench-report: programs-bench programs-peers ## both, and docs/benchmarks.md with
 	@bench/report.sh
 
 .PHONY: soak
-soak: $(BUILD)/plain/test/stop ## 20,000 rounds of random stops: some minutes
-	@XTCP_ROUNDS=20000 $(BUILD)/plain/test/stop 'random stops*'
+soak: $(BUILD)/plain/test/stress ## 20,000 rounds of random stops: some minutes
+	@XTCP_ROUNDS=20000 $(BUILD)/plain/test/stress 'random stops*'
 
 .PHONY: format format-check tidy
 format: | $(DEPS_FIRST) ## format the sources with clang-format 14

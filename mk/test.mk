@@ -10,7 +10,10 @@ TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,$(call find_sou
 # `integration-fault`, a second program made of the objects of `integration`.
 FAULT_SRC := test/support/fault_syscalls.cc
 SUPPORT_SRCS := $(filter-out $(FAULT_SRC),$(wildcard test/support/*.cc))
-TEST_PROGRAMS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))) integration-fault)
+# Those that take long come first, so that the lanes of test/run.sh end together.
+LONG_PROGRAMS := stress stop integration integration-fault
+TEST_FOLDERS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))))
+TEST_PROGRAMS := $(LONG_PROGRAMS) $(filter-out $(LONG_PROGRAMS),$(TEST_FOLDERS))
 
 # The one list of test programs.
 RUN_TESTS = XTCP_TEST_PROGRAMS='$(TEST_PROGRAMS)' test/run.sh

@@ -87,7 +87,7 @@ TEST_CASE("random stops lose nothing unsaid", "[M11][M19][M21][M22][S1][S5][B1][
   for (int round = 0; round < rounds; ++round) {
     Options options;
     options.loops = random.Between(1, 3);
-    options.linger_timeout = milliseconds(random.Between(0, 30));
+    options.linger_timeout = milliseconds(random.Between(0, 12));
     auto events = std::make_shared<EventRecorder>();
     events->keep_payloads = false;
     const std::size_t fill = random.Between(1, random.OneIn(4) ? 8 << 20 : 100'000);
