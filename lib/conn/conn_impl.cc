@@ -386,7 +386,7 @@ void ConnImpl::TakeTurn(std::uint32_t reasons) {
   // An error would be reported for ever, so it is looked at, whether there is memory or not.
   if ((reasons & (EPOLLERR | EPOLLHUP)) != 0) starved_ = false;
   // A pause that was asked for before a deadline fell due may be seen together with it.
-  if ((reasons & kTimerDue) != 0) FollowPause();
+  if ((reasons & kTimerDue) != 0) FollowPause(intake_.paused());
   const bool retry = (reasons & kTimerDue) != 0 && starved_;
   if (retry) starved_ = false;
   const bool overdue = (reasons & kTimerDue) != 0 && NextDue().at <= sys::Now();
@@ -444,7 +444,7 @@ void ConnImpl::FinishTurn(Turn& turn) {
   out_.Settle(intake_, *context_);
   NoteActivity(turn);
   if (in_.held()) in_.FollowHold(turn, intake_);
-  FollowPause();
+  FollowPause(intake_.paused());
   if (!UpdateInterest(turn)) return;
   // The next turn is asked for when packets are left over, or when the socket takes nothing more
   // and is read until its input ends.
@@ -481,8 +481,7 @@ void ConnImpl::HandleInput(Turn& turn, std::uint32_t events) {
   } else if (phase_ == Phase::kFlushing) {
     // Nothing more comes in; an error shows in the write that the turn ends with.
   } else if (!reads_nothing() && !fin_seen_) {
-    // The application has resumed, or what was queued has left.
-    if (deadlines_.input_clock_stopped() || deadlines_.packet_clock_stopped()) FollowPause();
+    FollowPause(false);
     HandleReadEnd(turn, in_.ReadAndDeliver(turn, intake_, deadlines_));
   } else if ((events & EPOLLERR) != 0) {
     const int error = TakeSocketError(fd_.get());
@@ -627,9 +626,8 @@ void ConnImpl::NoteActivity(Turn& turn) {
   if (turn.traffic() && turn.service().has_deadlines) deadlines_.NoteActivity(sys::Now());
 }
 
-void ConnImpl::FollowPause() {
+void ConnImpl::FollowPause(bool paused) {
   if (phase_ != Phase::kServing) return;
-  const bool paused = intake_.paused();  // once: another thread may change it meanwhile
   const bool held = in_.held();
   const bool of_input = paused != deadlines_.input_clock_stopped();
   const bool of_packets = held != deadlines_.packet_clock_stopped();

@@ -223,10 +223,14 @@ class ConnImpl : public Conn, public Channel {
   // Notes the time of the traffic in this turn.
   void NoteActivity(Turn& turn) XTCP_ON_LOOP;
 
-  // Stops or starts the clock of the deadlines of input, if reading was paused or resumed.
-  // Whether nothing is read for now, because the application has paused, or too much is queued.
+  // Returns whether nothing is read for now, because the application has paused, or too much is
+  // queued.
   bool reads_nothing() const { return intake_.paused() || in_.held(); }
-  void FollowPause();
+
+  // Stops or starts the clocks of the deadlines of input, if reading was paused or resumed, or is held
+  // or not. `paused` is what the caller has seen: another thread may change it at any moment, so that
+  // a second look may give another answer.
+  void FollowPause(bool paused);
 
   // Arms the channel's timer for the first of the deadlines and the application's timer.
   void ScheduleTimer() XTCP_ON_LOOP;

@@ -2,7 +2,6 @@
 
 #include <xtcp/protocol.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>

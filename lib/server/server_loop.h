@@ -13,6 +13,7 @@
 #include "loop/totals.h"
 #include "reactor/channel.h"
 #include "server/visit.h"
+#include "sys/sync.h"
 
 namespace xtcp::internal {
 
