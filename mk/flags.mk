@@ -24,8 +24,10 @@ CODE_release = -O2 -g $(FORTIFY)
 # -O1 halves the compile time of -O2, and the checks cost more than the optimizer wins. Not null: when
 # a thread ends by force, `catch (const ForcedUnwind&)` binds to nothing. A null pointer that is used is
 # seen by the address sanitizer, and check_clang.sh looks for the others.
-CODE_asan = -O1 -g -fno-omit-frame-pointer -DXTCP_DEBUG_CHECKS \
+CODE_asan = -O1 -g -fno-omit-frame-pointer -DXTCP_DEBUG_CHECKS $(HELD) \
   -fsanitize=address,undefined -fno-sanitize=null -fno-sanitize-recover=all
+# Atomics and locks at which the program `schedules` can hold a thread.
+HELD = -Itest '-DXTCP_SYNC_HEADER="support/sync.h"'
 CODE_tsan = -O1 -g -fno-omit-frame-pointer -DXTCP_DEBUG_CHECKS -fsanitize=thread
 
 LIB_FLAGS = $(STD) $(WARNINGS) $(PROTECTION) $(ANYWHERE) -fvisibility=hidden \
@@ -42,7 +44,7 @@ TEST_FLAGS = $(STD) -O0 -g1 -fPIE -Wall -Wextra -Wpedantic -Wshadow $(if $(STRIC
   -D_GLIBCXX_ASSERTIONS -Iinclude -Ilib -Itest -I. -Idemo
 TEST_CODE_plain =
 # What headers check, test code checks as well.
-TEST_CODE_asan = -DXTCP_DEBUG_CHECKS -fno-omit-frame-pointer -fsanitize=address
+TEST_CODE_asan = -DXTCP_DEBUG_CHECKS -fno-omit-frame-pointer $(HELD) -fsanitize=address
 TEST_CODE_tsan = -DXTCP_DEBUG_CHECKS -fno-omit-frame-pointer -fsanitize=thread
 LINK_plain =
 LINK_asan = -fsanitize=address,undefined

@@ -6,17 +6,20 @@ CONFIG_asan := asan
 CONFIG_tsan := tsan
 
 TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,$(call find_sources,test,*_test.cc))
-# This one defines the seam itself, so it goes only into `fault`, `flow`, `limits`, `loops`, `options` and
-# `integration-fault`, a second program made of the objects of `integration`.
-FAULT_SRC := test/support/fault_syscalls.cc
-SUPPORT_SRCS := $(filter-out $(FAULT_SRC),$(wildcard test/support/*.cc))
+# These define the seam themselves, so they go only into `fault`, `flow`, `limits`, `loops`, `options`,
+# `schedules` and `integration-fault`, a second program made of the objects of `integration`.
+FAULT_SRCS := $(wildcard test/support/fault_*.cc)
+SUPPORT_SRCS := $(filter-out $(FAULT_SRCS),$(wildcard test/support/*.cc))
 # Those that take long come first, so that the lanes of test/run.sh end together.
 LONG_PROGRAMS := stress stop integration integration-fault
 TEST_FOLDERS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))))
 TEST_PROGRAMS := $(LONG_PROGRAMS) $(filter-out $(LONG_PROGRAMS),$(TEST_FOLDERS))
+# It needs the atomics and locks of support/sync.h, and threads of which one runs at a time.
+ONLY_ASAN := schedules
+programs_of = $(filter-out $(if $(filter-out asan,$1),$(ONLY_ASAN)),$(TEST_PROGRAMS))
 
-# The one list of test programs.
-RUN_TESTS = XTCP_TEST_PROGRAMS='$(TEST_PROGRAMS)' test/run.sh
+# The one list of test programs: variant/program.
+RUN_TESTS = XTCP_TEST_PROGRAMS='$(foreach v,$(VARIANTS),$(addprefix $v/,$(call programs_of,$v)))' test/run.sh
 
 # $1 variant. The precompiled header is made from a file of its own that includes support/pch.h,
 # which a compiler that rejects the precompiled form can read instead.
@@ -37,9 +40,9 @@ $(BUILD)/$1/obj/test/%.o: test/%.cc $(BUILD)/$1/obj/pch.h.gch | $$(DEPS_FIRST)
 	  $$(DEPEND) $$(SPDLOG_CFLAGS) $$(USER_CXXFLAGS) -c $$< -o $$@
 
 .PHONY: programs-$1
-programs-$1: $(TEST_PROGRAMS:%=$(BUILD)/$1/test/%)
+programs-$1: $(addprefix $(BUILD)/$1/test/,$(call programs_of,$1))
 
--include $(BUILD)/$1/obj/pch.h.gch.d $(patsubst %.cc,$(BUILD)/$1/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRC))
+-include $(BUILD)/$1/obj/pch.h.gch.d $(patsubst %.cc,$(BUILD)/$1/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRCS))
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant_rules,$v)))
 
@@ -57,14 +60,14 @@ $(BUILD)/$1/test/$2: $$(OBJS_$1_$2) $(BUILD)/$(CONFIG_$1)/libxtcp.a \
 endef
 
 program_sources = $(filter test/$1/%,$(TEST_SRCS))
-fault_object = $(FAULT_SRC:%.cc=$(BUILD)/$1/obj/%.o)
-extra_objects = $(if $(filter fault flow limits loops options,$2),$(call fault_object,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
+fault_objects = $(FAULT_SRCS:%.cc=$(BUILD)/$1/obj/%.o)
+extra_objects = $(if $(filter fault flow limits loops options schedules,$2),$(call fault_objects,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
 
 $(foreach v,$(VARIANTS),\
-  $(foreach p,$(filter-out %-fault,$(TEST_PROGRAMS)),\
+  $(foreach p,$(filter-out %-fault,$(call programs_of,$v)),\
     $(eval $(call program_rules,$v,$p,$(call program_sources,$p),$(call extra_objects,$v,$p))))\
   $(foreach p,$(filter %-fault,$(TEST_PROGRAMS)),\
-    $(eval $(call program_rules,$v,$p,$(call program_sources,$(p:-fault=)),$(call fault_object,$v)))))
+    $(eval $(call program_rules,$v,$p,$(call program_sources,$(p:-fault=)),$(call fault_objects,$v)))))
 
 # The demo's tests run the demo programs, whose release variant is the only one, and include what
 # protoc makes.

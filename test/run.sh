@@ -43,7 +43,9 @@ for what in "${@:-plain}"; do
   case $what in
     plain | asan | tsan)
       : "${XTCP_TEST_PROGRAMS:?is empty. Start this by make: make test-$what}"
-      for program in $XTCP_TEST_PROGRAMS; do jobs+=("$what $program"); done ;;
+      for program in $XTCP_TEST_PROGRAMS; do
+        [ "${program%/*}" = "$what" ] && jobs+=("$what ${program#*/}")
+      done ;;
     lint)
       for check in test/lint/check_*.sh; do jobs+=("lint $(basename "$check" .sh)"); done ;;
     *)

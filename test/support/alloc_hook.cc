@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <utility>
 
 namespace xtcp::test {
 namespace {
@@ -17,10 +18,12 @@ std::atomic<std::uint64_t> allocations{0};
 std::atomic<std::int64_t> bytes_in_use{0};
 std::atomic<std::uint64_t> fail_first{kNever};
 std::atomic<std::uint64_t> fail_times{0};
+constinit thread_local bool fail_here = false;
 
 bool Fails() noexcept {
   const std::uint64_t n = allocations.fetch_add(1, std::memory_order_relaxed) + 1;
   const std::uint64_t first = fail_first.load(std::memory_order_relaxed);
+  if (fail_here) return true;
   return n >= first && n - first < fail_times.load(std::memory_order_relaxed);
 }
 
@@ -64,6 +67,9 @@ FailAllocations::FailAllocations(std::uint64_t first, std::uint64_t times)
 }
 
 FailAllocations::~FailAllocations() { fail_first.store(kNever, std::memory_order_relaxed); }
+
+NoMemoryHere::NoMemoryHere(bool fail) : before_(std::exchange(fail_here, fail)) {}
+NoMemoryHere::~NoMemoryHere() { fail_here = before_; }
 
 }  // namespace xtcp::test
 

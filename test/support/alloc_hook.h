@@ -39,4 +39,17 @@ class NoMemory : FailAllocations {
   NoMemory() : FailAllocations(1, kAlways) {}
 };
 
+// While one lives, every allocation of the thread that made it fails; or none does, for the parts of
+// the test that run in between.
+class NoMemoryHere {
+ public:
+  explicit NoMemoryHere(bool fail = true);
+  ~NoMemoryHere();
+  NoMemoryHere(const NoMemoryHere&) = delete;
+  NoMemoryHere& operator=(const NoMemoryHere&) = delete;
+
+ private:
+  const bool before_;
+};
+
 }  // namespace xtcp::test

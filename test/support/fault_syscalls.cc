@@ -17,181 +17,19 @@
 #include <csignal>
 #include <cstring>
 #include <functional>
-#include <mutex>
 #include <new>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "support/deadline.h"
 #include "support/fake_names.h"
-#include "support/fault_control.h"
-#include "support/random.h"
+#include "support/fault_plan.h"
+#include "support/held_thread.h"
 #include "support/violations.h"
 #include "sys/syscalls.h"
 
 namespace xtcp::test {
 namespace {
-
-constexpr std::size_t kSites = static_cast<std::size_t>(Site::kCount);
-
-// --- The plan ------------------------------------------------------------------------------------
-
-// What to do with one call.
-struct Verdict {
-  int error = 0;
-  bool after_call = false;
-  std::size_t max_bytes = 0;
-
-  bool fails_before() const { return error != 0 && !after_call; }
-};
-
-struct PlannedFault {
-  Fault fault;
-  std::size_t matches = 0;
-};
-
-// The counters are relaxed: they must not order anything, or they would hide races of the library.
-std::array<std::atomic<std::uint64_t>, kSites> calls;
-std::atomic<bool> planned{false};
-std::atomic<std::size_t> injected_count{0};
-
-std::mutex plan_mutex;
-std::vector<PlannedFault> plan;  // guarded by plan_mutex
-
-bool Matches(const Fault& fault, Site site, int fd, int operation) {
-  return fault.site == site && (fault.fd == Fault::kAny || fault.fd == fd) &&
-         (fault.operation == Fault::kAny || fault.operation == operation);
-}
-
-Verdict AskPlan(Site site, int fd, int operation, std::function<void(int)>* act) {
-  std::lock_guard lock(plan_mutex);
-  for (PlannedFault& entry : plan) {
-    const Fault& fault = entry.fault;
-    if (!Matches(fault, site, fd, operation)) continue;
-    const std::size_t n = ++entry.matches;
-    if (n < fault.first || n - fault.first >= fault.times) continue;
-    injected_count.fetch_add(1, std::memory_order_relaxed);
-    *act = fault.act;
-    return {fault.error, fault.after_call, fault.max_bytes};
-  }
-  return {};
-}
-
-// --- Seeded faults -------------------------------------------------------------------------------
-
-// What a seed decides for one call; each question uses its own bits.
-class Dice {
- public:
-  Dice() : bits_(Mix(Seed() ^ Mix(counter_.fetch_add(1, std::memory_order_relaxed)))) {}
-
-  bool OneIn(std::size_t n) { return Below(n) == 0; }
-  std::size_t Below(std::size_t n) {
-    bits_ = Mix(bits_);
-    return static_cast<std::size_t>(bits_ % n);
-  }
-
- private:
-  static inline std::atomic<std::uint64_t> counter_{0};
-  std::uint64_t bits_;
-};
-
-constexpr std::size_t kDescriptors = 1 << 16;
-
-// Whether the last call on a descriptor was told that memory is short: twice in a row may mean that
-// it is over, so the seeded faults do not say it twice.
-std::array<std::atomic<bool>, kDescriptors> was_short;
-
-bool MayBeShort(int fd) {
-  const auto i = static_cast<std::size_t>(fd);
-  return i < kDescriptors && !was_short[i].exchange(true, std::memory_order_relaxed);
-}
-
-void NotShort(int fd) {
-  const auto i = static_cast<std::size_t>(fd);
-  if (i < kDescriptors) was_short[i].store(false, std::memory_order_relaxed);
-}
-
-Verdict DrawTransfer(int fd, std::size_t size) {
-  Dice dice;
-  if (dice.OneIn(24)) return {EINTR};
-  if (dice.OneIn(24)) return {EAGAIN};
-  if (dice.OneIn(3000) && MayBeShort(fd)) return {dice.OneIn(2) ? ENOBUFS : ENOMEM};
-  NotShort(fd);
-  if (size > 1 && dice.OneIn(12)) {
-    // Mostly a few bytes: those are the cuts that hurt.
-    const std::size_t most = dice.OneIn(2) ? std::min<std::size_t>(size, 16) : size;
-    return {0, false, 1 + dice.Below(most)};
-  }
-  return {};
-}
-
-Verdict DrawAccept() {
-  Dice dice;
-  if (dice.OneIn(16)) return {EAGAIN};
-  if (dice.OneIn(16)) return {EINTR};
-  if (dice.OneIn(32)) return {ECONNABORTED};
-  if (dice.OneIn(32)) return {EPROTO};
-  if (dice.OneIn(32)) return {ECONNRESET};
-  if (dice.OneIn(500)) return {EMFILE};
-  return {};
-}
-
-Verdict Draw(Site site, int fd, std::size_t size) {
-  switch (site) {
-    case Site::kRecv:
-    case Site::kSend:
-    case Site::kSendMsg:
-      return DrawTransfer(fd, size);
-    case Site::kAccept4:
-      return DrawAccept();
-    case Site::kEpollWait:
-      return Dice().OneIn(16) ? Verdict{EINTR} : Verdict{};
-    case Site::kConnect: {
-      // The kernel goes on connecting. Whoever connects again gets EALREADY.
-      Dice dice;
-      if (dice.OneIn(2)) return {dice.OneIn(2) ? EINTR : EINPROGRESS, true};
-      return {};
-    }
-    case Site::kWrite: {
-      // EAGAIN says that the eventfd's count is at its limit, so it wakes the loop.
-      Dice dice;
-      if (dice.OneIn(16)) return {EINTR};
-      if (dice.OneIn(16)) return {EAGAIN, true};
-      return {};
-    }
-    case Site::kClose: {
-      Dice dice;
-      if (dice.OneIn(16)) return {dice.OneIn(2) ? EINTR : EIO, true};
-      return {};
-    }
-    default:
-      return {};
-  }
-}
-
-// Counts the call and says what to do with it.
-Verdict Judge(Site site, int fd = Fault::kAny, int operation = Fault::kAny, std::size_t size = 0) {
-  calls[static_cast<std::size_t>(site)].fetch_add(1, std::memory_order_relaxed);
-  if (!planned.load(std::memory_order_acquire)) return Draw(site, fd, size);
-  std::function<void(int)> act;
-  const Verdict verdict = AskPlan(site, fd, operation, &act);
-  if (act) act(fd);  // with no lock held: it may come back here
-  return verdict;
-}
-
-// Carries the verdict out around a call that gives -1 and errno.
-template <typename Call>
-auto Make(const Verdict& verdict, Call call) -> decltype(call()) {
-  if (verdict.fails_before()) {
-    errno = verdict.error;
-    return -1;
-  }
-  const auto result = call();
-  if (verdict.error == 0) return result;
-  errno = verdict.error;
-  return -1;
-}
 
 // --- Books of descriptors ------------------------------------------------------------------------
 
@@ -232,108 +70,20 @@ void CheckFlags(const char* call, int flags) {
   if ((flags & SOCK_NONBLOCK) == 0) AddViolation(std::string(call) + " without SOCK_NONBLOCK");
 }
 
-// --- The clock -----------------------------------------------------------------------------------
+// --- Threads that are held -----------------------------------------------------------------------
 
-constexpr std::int64_t kReal = -1;
-std::atomic<std::int64_t> virtual_now{kReal};
-
-std::chrono::nanoseconds RealNow() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+// Ahead of a call that another thread of this process may notice.
+void Ask(const char* call) {
+  if (HeldThread* held = HeldThread::Current()) held->Step(call);
 }
 
-// For `Settle`: by the number of its epoll descriptor, the round in which a loop last found nothing
-// to do; kBusy while it works, 0 where there is no loop.
-constexpr std::uint64_t kBusy = 1;
-std::array<std::atomic<std::uint64_t>, 1024> sleeps;
-std::atomic<std::uint64_t> settle_round{kBusy};
-
-void NoteSleep(int epoll_fd, std::uint64_t round) {
-  const auto i = static_cast<std::size_t>(epoll_fd);
-  if (i < sleeps.size()) sleeps[i].store(round);
-}
-
-bool AllSleepSince(std::uint64_t round) {
-  return std::all_of(sleeps.begin(), sleeps.end(), [&](const std::atomic<std::uint64_t>& loop) {
-    const std::uint64_t seen = loop.load();
-    return seen == 0 || seen >= round;
-  });
-}
-
-// Waits for events, or until the virtual clock passes the timeout. `Advance` cannot wake the poll,
-// so it is short.
-int VirtualWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms) {
-  NoteSleep(epoll_fd, kBusy);
-  const std::int64_t end = virtual_now.load() + std::int64_t{timeout_ms} * 1'000'000;
-  for (;;) {
-    const std::uint64_t round = settle_round.load();
-    const int ready = ::epoll_wait(epoll_fd, events, max_events, 0);
-    const std::int64_t now = virtual_now.load();
-    const bool over = now == kReal || (timeout_ms >= 0 && now >= end);
-    if (ready != 0 || over) {
-      NoteSleep(epoll_fd, kBusy);
-      return ready;
-    }
-    NoteSleep(epoll_fd, round);
-    pollfd waiting{epoll_fd, POLLIN, 0};
-    ::poll(&waiting, 1, 1);
-  }
+// Whether epoll_wait(2) would find something. It leaves it there.
+bool IsReady(int epoll_fd) {
+  pollfd waiting{epoll_fd, POLLIN, 0};
+  return ::poll(&waiting, 1, 0) > 0;
 }
 
 }  // namespace
-
-FaultPlan::FaultPlan() {
-  Clear();
-  injected_count = 0;
-  planned.store(true, std::memory_order_release);
-}
-
-FaultPlan::~FaultPlan() {
-  planned.store(false, std::memory_order_release);
-  Clear();
-}
-
-void FaultPlan::Add(const Fault& fault) {
-  std::lock_guard lock(plan_mutex);
-  plan.push_back({fault, 0});
-}
-
-void FaultPlan::Clear() {
-  std::lock_guard lock(plan_mutex);
-  plan.clear();
-}
-
-std::size_t FaultPlan::injected() const { return injected_count.load(); }
-
-std::uint64_t CallsOf(Site site) {
-  return calls[static_cast<std::size_t>(site)].load(std::memory_order_relaxed);
-}
-
-VirtualClock::VirtualClock() {
-  for (std::atomic<std::uint64_t>& loop : sleeps) loop = 0;
-  virtual_now.store(RealNow().count());
-}
-VirtualClock::~VirtualClock() { virtual_now.store(kReal); }
-void VirtualClock::Advance(std::chrono::nanoseconds time) { virtual_now.fetch_add(time.count()); }
-std::chrono::nanoseconds VirtualClock::now() const {
-  return std::chrono::nanoseconds(virtual_now.load());
-}
-
-// A loop that was woken since a round began has called EpollWait again, or is busy. When there is
-// none, nobody was left who could have woken another one.
-bool VirtualClock::Settle() {
-  std::uint64_t round = 0;
-  std::uint64_t waits = 0;
-  return WaitUntil([&] {
-    if (round != 0 && !AllSleepSince(round)) return false;
-    if (round != 0 && CallsOf(Site::kEpollWait) == waits) return true;
-    waits = CallsOf(Site::kEpollWait);
-    round = ++settle_round;
-    return false;
-  });
-}
-
 }  // namespace xtcp::test
 
 // --- The seam ------------------------------------------------------------------------------------
@@ -402,6 +152,7 @@ int Shutdown(int fd, int how) {
 }
 
 int Close(int fd) {
+  test::Ask("close");
   const Verdict verdict = Judge(Site::kClose, fd);
   if (!test::IsOwn(fd) && !test::IsListener(fd)) {
     test::AddViolation("close of a descriptor that is not open, or not the library's");
@@ -409,8 +160,8 @@ int Close(int fd) {
   // Given up before the call: afterwards the number may be another thread's.
   const auto i = static_cast<std::size_t>(fd);
   if (i < test::kDescriptors) test::owned[i].store(false, std::memory_order_relaxed);
-  test::NotShort(fd);
-  test::NoteSleep(fd, 0);
+  test::ForgetShortage(fd);
+  test::NoteLoopGone(fd);
   const int result = ::close(fd);
   if (result != 0 && errno == EBADF) test::AddViolation("close reports EBADF");
   if (verdict.error == 0) return result;
@@ -422,6 +173,10 @@ int Close(int fd) {
 ssize_t Recv(int fd, void* buffer, std::size_t size, int flags) {
   CheckOwn("recv", fd);
   const Verdict verdict = Judge(Site::kRecv, fd, -1, size);
+  if (verdict.fake) {
+    std::memset(buffer, 0, size);
+    return static_cast<ssize_t>(size);
+  }
   const std::size_t most = verdict.max_bytes > 0 ? std::min(size, verdict.max_bytes) : size;
   return Make(verdict, [&] { return ::recv(fd, buffer, most, flags); });
 }
@@ -429,6 +184,7 @@ ssize_t Recv(int fd, void* buffer, std::size_t size, int flags) {
 ssize_t Send(int fd, const void* buffer, std::size_t size, int flags) {
   CheckSend(fd, size, flags);
   const Verdict verdict = Judge(Site::kSend, fd, -1, size);
+  if (verdict.fake) return static_cast<ssize_t>(size);
   const std::size_t most = verdict.max_bytes > 0 ? std::min(size, verdict.max_bytes) : size;
   return Make(verdict, [&] { return ::send(fd, buffer, most, flags); });
 }
@@ -438,6 +194,7 @@ ssize_t SendMsg(int fd, const msghdr* message, int flags) {
   for (std::size_t i = 0; i < message->msg_iovlen; ++i) size += message->msg_iov[i].iov_len;
   CheckSend(fd, size, flags);
   const Verdict verdict = Judge(Site::kSendMsg, fd, -1, size);
+  if (verdict.fake) return static_cast<ssize_t>(size);
   if (verdict.max_bytes == 0 || verdict.max_bytes >= size) {
     return Make(verdict, [&] { return ::sendmsg(fd, message, flags); });
   }
@@ -471,7 +228,7 @@ int FcntlSet(int fd, int command, int flags) {
 int EpollCreate() {
   return Make(Judge(Site::kEpollCreate), [] {
     const int fd = Own(::epoll_create1(EPOLL_CLOEXEC));
-    test::NoteSleep(fd, test::kBusy);  // its loop is about to run
+    test::NoteLoop(fd);
     return fd;
   });
 }
@@ -489,10 +246,12 @@ int EpollCtl(int epoll_fd, int operation, int fd, epoll_event* event) {
 }
 
 int EpollWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms) {
+  if (test::HeldThread* held = test::HeldThread::Current()) {
+    held->StepWhen("epoll_wait", [=] { return timeout_ms == 0 || test::IsReady(epoll_fd); });
+  }
   return Make(Judge(Site::kEpollWait, epoll_fd), [&] {
-    const bool real = test::virtual_now.load(std::memory_order_relaxed) == test::kReal;
-    return real ? ::epoll_wait(epoll_fd, events, max_events, timeout_ms)
-                : test::VirtualWait(epoll_fd, events, max_events, timeout_ms);
+    return test::ClockIsVirtual() ? test::VirtualWait(epoll_fd, events, max_events, timeout_ms)
+                                  : ::epoll_wait(epoll_fd, events, max_events, timeout_ms);
   });
 }
 
@@ -501,6 +260,7 @@ int EventFd() {
 }
 
 ssize_t Write(int fd, const void* buffer, std::size_t size) {
+  test::Ask("write");
   CheckOwn("write", fd);
   return Make(Judge(Site::kWrite, fd), [&] { return ::write(fd, buffer, size); });
 }
@@ -569,17 +329,22 @@ void FreeAddrInfo(addrinfo* list) { ::freeaddrinfo(list); }
 
 std::chrono::nanoseconds Now() {
   Judge(Site::kNow);
-  const std::int64_t now = test::virtual_now.load(std::memory_order_relaxed);
-  return now == test::kReal ? test::RealNow() : std::chrono::nanoseconds(now);
+  return test::TimeNow();
 }
 
-void WaitWhile(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+void WaitWhile(const Atomic<std::uint32_t>& value, std::uint32_t old) {
   value.wait(old, std::memory_order_acquire);
 }
-void NotifyOne(std::atomic<std::uint32_t>& value) { value.notify_one(); }
-void NotifyAll(std::atomic<std::uint32_t>& value) { value.notify_all(); }
+void NotifyOne(Atomic<std::uint32_t>& value) { value.notify_one(); }
+void NotifyAll(Atomic<std::uint32_t>& value) { value.notify_all(); }
 
-void Yield() { ::sched_yield(); }
+void Yield() {
+  if (test::HeldThread* held = test::HeldThread::Current()) {
+    held->Yield();
+  } else {
+    ::sched_yield();
+  }
+}
 
 std::error_code StartThread(std::string name, std::function<void()> body, std::thread* thread) {
   if (const Verdict verdict = Judge(Site::kStartThread); verdict.error != 0) {
