@@ -221,21 +221,14 @@ TEST_CASE("a server out of descriptors rests, serves whom it has, and goes on", 
   CHECK(after.accepted == served);
   CHECK(after.refused == 0);
 
-  // One descriptor at a time comes free. The rest is 75 ms; what comes on top is this machine's
-  // other work, so that single rounds may take longer: the 100 ms hold for most, a second for all.
+  // One descriptor at a time comes free, and is used. That this takes 100 ms at most is for a clock that
+  // the machine's other work does not move: test/fault/accept_test.cc.
   constexpr std::size_t kRounds = 15;
-  std::vector<double> took;
   for (std::size_t i = 0; i < kRounds; ++i) {
-    const Clock::time_point freed = Clock::now();
     clients[i].Close();
     REQUIRE(clients[served].ReadFrame() == "hello");
-    took.push_back(SecondsSince(freed));
     ++served;
   }
-  std::sort(took.begin(), took.end());
-  CAPTURE(took);
-  CHECK(took[kRounds / 2] <= 0.1);
-  CHECK(took.back() <= 1);
 
   // And in the end all of them had their turn.
   for (std::size_t i = kRounds; i < kClients; ++i) {

@@ -337,19 +337,27 @@ TEST_CASE("after a graceful stop only linger_timeout counts", "[M19][R8][E5]") {
   }
 }
 
-TEST_CASE("after the peer's FIN each linger_timeout must see a byte taken", "[M16][R8][E5]") {
+TEST_CASE("after the peer's FIN each linger_timeout must see a byte taken", "[M16][R8][B2][E5]") {
   Options options;
-  options.linger_timeout = 10s;
+  options.linger_timeout = 12s;
   Timed t(options, LocalName());
   t.Stall();
   t.Pass(1h);
   t.one.peer.HalfClose();
   REQUIRE(t.clock.Settle());
+  REQUIRE(t.one.conn->Send("late") == Errc::kStopping);
   for (int i = 0; i < 3; ++i) {
-    t.Pass(9s);
+    t.Pass(11s);
     t.TakeSome();
   }
-  t.MustEndIn(10s, CloseReason::kLingerTimeout);
+  SECTION("or the connection is cut") { t.MustEndIn(12s, CloseReason::kLingerTimeout); }
+  SECTION("until all is delivered, however long that takes") {
+    REQUIRE(t.one.peer.ReadAll() == End::kEof);
+    REQUIRE(t.one.peer.received() == t.one.conn->Stats().accepted_bytes);
+    REQUIRE(t.one.events->WaitForClosed(1));
+    REQUIRE(t.one.reason() == CloseReason::kPeerClosed);
+    REQUIRE(t.one.Finish() == "");
+  }
 }
 
 TEST_CASE("input that has arrived when a deadline falls due counts", "[R8]") {

@@ -342,10 +342,10 @@ TEST_CASE("a connect that stands in the turn in which its time is over counts", 
   FaultPlan plan;
   VirtualClock clock;
   plan.Add({.site = Site::kConnect, .act = [&](int) {
-              plan.Add({.site = Site::kEpollWait, .act = [&](int) { clock.Advance(10s); }});
+              plan.Add({.site = Site::kEpollWait, .act = [&](int) { clock.Advance(12s); }});
             }});
   Options options;
-  options.connect_timeout = 10s;
+  options.connect_timeout = 12s;
   RawListener listener;
   TestClient client(std::make_shared<EventRecorder>(), listener.address(), options);
   REQUIRE(client.events().WaitForConnected(1));

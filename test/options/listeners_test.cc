@@ -357,6 +357,7 @@ TEST_CASE("without descriptors accepting rests, and comes back", "[M37][R4]") {
   SetLogger(nullptr);
   REQUIRE(Echoes(before));
   plan.Clear();
+  REQUIRE(clock.Settle());
   clock.Advance(100ms);
   REQUIRE(Echoes(waits));
   REQUIRE(server->Stats().accept_errors > 30);

@@ -63,7 +63,8 @@ TEST_CASE("unacknowledged bytes are exact: our FIN is none of them", "[M21][M23]
   const bool dialled = GENERATE(false, true);
   CAPTURE(size, dialled);
   Options options;
-  options.linger_timeout = milliseconds(150);
+  // Time for the bytes to leave, also on a busy machine, and for every delayed acknowledgement.
+  options.linger_timeout = milliseconds(600);
   auto events = std::make_shared<EventRecorder>();
   std::optional<TestServer> server;
   std::optional<TestClient> client;
@@ -91,8 +92,7 @@ TEST_CASE("unacknowledged bytes are exact: our FIN is none of them", "[M21][M23]
     REQUIRE(stats.written_bytes > 0);
   }
   REQUIRE(report.unsent_bytes == size - stats.written_bytes);
-  // What the peer's kernel has now is what it had acknowledged when the descriptor was closed: the
-  // linger was long enough for every delayed acknowledgement.
+  // What the peer's kernel has now is what it had acknowledged when the descriptor was closed.
   REQUIRE(report.unacked_bytes == stats.written_bytes - Unread(peer.fd()));
   static_cast<void>(peer.ReadAll());
   REQUIRE(BookProblems(stats, peer.received()) == "");
@@ -110,9 +110,12 @@ TEST_CASE("an immediate stop counts to the byte what it drops", "[M19][M21][M23]
   // Until the kernel takes no more.
   REQUIRE(WaitUntil([&] { return conn->Stats().written_bytes > 0; }));
   std::uint64_t written = 0;
+  int still = 0;
   REQUIRE(WaitUntil([&] {
     std::this_thread::sleep_for(milliseconds(20));
-    return std::exchange(written, conn->Stats().written_bytes) == conn->Stats().written_bytes;
+    const std::uint64_t before = std::exchange(written, conn->Stats().written_bytes);
+    still = before == written ? still + 1 : 0;
+    return still == 15;
   }));
   StopReport report;
   WithinDeadline("a stop", [&] {
@@ -179,63 +182,6 @@ TEST_CASE("a stop that finds its connection ended reports nothing; its account h
   }
   REQUIRE(one.conn->Stats().reason == CloseReason::kPeerReset);
   REQUIRE(one.Finish() == "");
-}
-
-TEST_CASE("a report is the sum over connections that end in different ways", "[M21][B1]") {
-  Options options;
-  options.loops = 3;
-  options.linger_timeout = milliseconds(300);
-  auto events = std::make_shared<EventRecorder>();
-  TestServer server(events, options);
-  std::vector<RawPeer> peers;
-  for (std::size_t i = 0; i < 12; ++i) {
-    peers.emplace_back(server.port(), 4096);
-    REQUIRE(events->WaitForAccepted(i + 1));
-    REQUIRE_FALSE(events->conn(i)->Send(Piece(0, 0, i % 2 == 0 ? 1000 : kTooMuch)));
-  }
-  // Two that end before the stop are none of its business.
-  peers[0].Reset();
-  peers[1].Reset();
-  REQUIRE(events->WaitForClosed(2));
-  REQUIRE(WaitUntil([&] { return server->ConnectionCount() == 10; }));
-  REQUIRE(server->Stop(StopMode::kGracefullyButNotWait).connections == 10);
-  // Good: 2 and 3. Reset: 4 and 5. Stopped at once by themselves: 6 and 7. The rest is cut.
-  Threads readers;
-  for (std::size_t i : {2, 3}) {
-    readers.Add([&, i] {
-      static_cast<void>(peers[i].ReadAll());
-      peers[i].Close();
-    });
-  }
-  REQUIRE(WaitUntil([&] { return events->conn(7)->IsStopped(); }));
-  peers[4].Reset();
-  peers[5].Reset();
-  for (std::size_t i : {6, 7}) static_cast<void>(events->conn(i)->Stop(StopMode::kImmediately));
-  StopReport report;
-  WithinDeadline("a stop", [&] { report = server->Stop(StopMode::kGracefullyAndWait); });
-  readers.Join();
-  StopReport sum{.connections = 10};
-  std::size_t cut = 0;
-  for (std::size_t i = 2; i < 12; ++i) {
-    const ConnStats stats = events->conn(i)->Stats();
-    INFO("connection " << i);
-    sum.unsent_bytes += stats.unsent_bytes();
-    sum.unacked_bytes += stats.unacked_bytes;
-    const bool resets = i == 4 || i == 5;
-    if (i != 2 && i != 3 && !resets) ++cut;
-    if (i >= 8) REQUIRE(stats.reason == CloseReason::kLingerTimeout);
-    if (i == 6 || i == 7) REQUIRE(stats.reason == CloseReason::kLocalStop);
-    if (resets) REQUIRE(stats.reason == CloseReason::kPeerReset);
-    if (!resets) {
-      if (peers[i].connected()) static_cast<void>(peers[i].ReadAll());
-      REQUIRE(BookProblems(stats, peers[i].received()) == "");
-    }
-  }
-  REQUIRE(peers[2].received() == 1000);
-  REQUIRE(peers[3].received() == kTooMuch);
-  sum.cut = cut;
-  REQUIRE(Text(report) == Text(sum));
-  REQUIRE(server.Finish() == "");
 }
 
 }  // namespace

@@ -361,40 +361,6 @@ TEST_CASE("a graceful stop in OnUnpackError takes its course, also where no way 
 
 // --- The peer's end. -----------------------------------------------------------------------------
 
-TEST_CASE("the peer's FIN: what is queued is delivered, however long it takes", "[M16][B1][B2]") {
-  // Each linger_timeout sees some progress, all of it takes several.
-  Options options;
-  options.linger_timeout = milliseconds(400);
-  auto events = std::make_shared<EventRecorder>();
-  events->on_recv = [](const ConnPtr& conn, std::string_view) {
-    static_cast<void>(conn->Send(Piece(0, 0, 8 * kMega)));
-  };
-  TestServer server(events, options);
-  RawPeer peer(server.port());
-  const auto begin = Clock::now();
-  REQUIRE(peer.SendAll(Frame("go")));
-  peer.HalfClose();
-  REQUIRE(events->WaitForPackets(1));
-  const ConnPtr conn = events->conn();
-  REQUIRE(WaitUntil([&] { return conn->IsStopped(); }));
-  REQUIRE(conn->Send("late") == Errc::kStopping);
-  std::string received, some;
-  End end = End::kOpen;
-  while (end == End::kOpen) {
-    end = peer.ReadExactly(512 << 10, &some);
-    received += some;
-    if (received.size() < 7 * kMega) std::this_thread::sleep_for(milliseconds(80));
-  }
-  const auto took = Clock::now() - begin;
-  REQUIRE(end == End::kEof);
-  REQUIRE(received.size() == 8 * kMega);
-  REQUIRE(Pieces().Check(received, true) == "");
-  REQUIRE(took > 2 * options.linger_timeout);
-  REQUIRE(events->WaitForClosed(1));
-  REQUIRE(conn->Stats().reason == CloseReason::kPeerClosed);
-  REQUIRE(server.Finish() == "");
-}
-
 TEST_CASE("the peer's FIN: without progress linger_timeout ends it", "[M16][R8][B1]") {
   const bool dialled = GENERATE(false, true);
   Options options;
@@ -507,13 +473,11 @@ TEST_CASE("a reset ends a graceful stop, and is no cut", "[M17][M19][M21][B1]") 
   const auto stop = [&](StopMode mode) {
     return server_wide ? server->Stop(mode) : conn->Stop(mode);
   };
-  const auto begin = Clock::now();
   static_cast<void>(stop(StopMode::kGracefullyButNotWait));
   REQUIRE(WaitUntil([&] { return conn->IsStopped(); }));
   peer.Reset();
   StopReport report;
   WithinDeadline("a stop", [&] { report = stop(StopMode::kGracefullyAndWait); });
-  REQUIRE(Clock::now() - begin < milliseconds(8000));
   REQUIRE(conn->Stats().reason == CloseReason::kPeerReset);
   REQUIRE(report.connections == 1);
   REQUIRE(report.cut == 0);
@@ -540,7 +504,7 @@ TEST_CASE("a reset and a stop in the same moment end a connection once", "[M17][
       static_cast<void>(conn->Stop(kModes.at(round % 3)));
     });
     together.arrive_and_wait();
-    for (std::size_t i = random.Between(0, 20); i > 0; --i) std::this_thread::yield();
+    KeepBusy(random.Between(0, 20'000));
     peer.Reset();
     threads.Join();
     REQUIRE(events->WaitForClosed(round + 1));
@@ -566,9 +530,7 @@ TEST_CASE("a paused peer that wrote and left does not hold a graceful stop up", 
   std::this_thread::sleep_for(milliseconds(20));
   if (queued) static_cast<void>(conn->Send(std::string(100'000, 'x')));
   StopReport report;
-  const auto begin = Clock::now();
   WithinDeadline("a stop", [&] { report = conn->Stop(StopMode::kGracefullyAndWait); });
-  REQUIRE(Clock::now() - begin < milliseconds(8000));  // linger_timeout is 10 s
   REQUIRE(report.cut == 0);
   REQUIRE(events->totals().packets == 0);
   REQUIRE(BookProblems(conn->Stats(), 0, false) == "");
@@ -638,27 +600,6 @@ TEST_CASE("nothing is written after an immediate stop, also from OnSendReady", "
   const ConnStats stats = events->conn()->Stats();
   REQUIRE(stats.accepted_bytes == 1004);
   REQUIRE(stats.written_bytes == 1000);
-  REQUIRE(server.Finish() == "");
-}
-
-TEST_CASE("the linger of a stop begins with the stop, not with a long callback before it",
-          "[M19][B2][R8]") {
-  Options options;
-  options.linger_timeout = milliseconds(1000);
-  options.read_deadline = milliseconds(60'000);  // so that the turn has looked at the clock
-  auto events = std::make_shared<EventRecorder>();
-  events->on_recv = [](const ConnPtr& conn, std::string_view) {
-    // Longer than the linger.
-    static_cast<void>(WaitUntil([] { return false; }, milliseconds(1200)));
-    static_cast<void>(conn->Send(std::string(12 << 20, 'x')));
-    static_cast<void>(conn->Stop(StopMode::kGracefullyButNotWait));
-  };
-  TestServer server(events, options);
-  RawPeer peer(server.port(), 4096);
-  REQUIRE(peer.SendAll(Frame("go")));
-  REQUIRE(peer.ReadAll() == End::kEof);
-  REQUIRE(peer.received() == 12 << 20);
-  peer.Close();
   REQUIRE(server.Finish() == "");
 }
 

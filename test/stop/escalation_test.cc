@@ -30,7 +30,8 @@ constexpr std::size_t kQueued = 12 << 20;  // more than the kernel takes for a p
 // One connection whose peer does not read what is queued for it, and whatever of it is stopped.
 class Stalled {
  public:
-  explicit Stalled(Target target, milliseconds linger = std::chrono::minutes(1)) : target_(target) {
+  explicit Stalled(Target target, milliseconds linger = std::chrono::minutes(10))
+      : target_(target) {
     Options options;
     options.linger_timeout = linger;
     if (target == Target::kDialled) {
@@ -86,21 +87,21 @@ TEST_CASE("every stop on top of every other: only a more immediate one changes a
         INFO(NameOf(target) << ": " << Name(first) << ", then " << Name(second));
         const bool now_first = first == StopMode::kImmediately;
         const bool now_second = second == StopMode::kImmediately;
-        const milliseconds linger(now_first || now_second ? 60'000 : 150);
+        const bool cut_by_time = !now_first && !now_second;
+        const milliseconds linger(cut_by_time ? milliseconds(150) : std::chrono::minutes(10));
         Stalled s(target, linger);
         const auto begin = Clock::now();
         StopReport of_first, of_second;
         Threads threads;
         threads.Add([&] { of_first = s.Stop(first); });
         REQUIRE(WaitUntil([&] { return s.conn->IsStopped(); }));
-        if (!now_first) REQUIRE(s.events->totals().closed == 0);
+        if (!now_first && now_second) REQUIRE(s.events->totals().closed == 0);
         threads.Add([&] { of_second = s.Stop(second); });
         const StopReport report = s.Wait();
         const auto took = Clock::now() - begin;
         threads.Join();
 
         // The first one alone counts, but for the cut that a later immediate one makes.
-        const bool cut_by_time = !now_first && !now_second;
         REQUIRE(report.connections == 1);
         REQUIRE(report.cut == (now_first ? 0 : 1));
         REQUIRE(report.unsent_bytes == s.conn->Stats().unsent_bytes());
@@ -109,7 +110,6 @@ TEST_CASE("every stop on top of every other: only a more immediate one changes a
         REQUIRE(s.conn->Stats().reason ==
                 (cut_by_time ? CloseReason::kLingerTimeout : CloseReason::kLocalStop));
         REQUIRE(took >= (cut_by_time ? linger : milliseconds(0)));
-        REQUIRE(took < milliseconds(8000));
         const auto expected = [&](StopMode mode) {
           return mode == StopMode::kGracefullyAndWait ? Text(report) : OnlyConnections(1);
         };

@@ -62,15 +62,15 @@ struct Cell {
   // A peer that never ends its stream.
   bool peer_stays() const { return state == State::kNotReading || state == State::kFlooding; }
   bool cut() const { return graceful() && peer_stays(); }
-  // Who is cut is cut soon; all others have far more time than they may take.
-  milliseconds linger() const { return peer_stays() ? milliseconds(150) : milliseconds(20'000); }
+  // Who is cut is cut soon. For all others it is longer than any wait of a test: a stop that ends only
+  // with it is a hang.
+  milliseconds linger() const {
+    return peer_stays() ? milliseconds(150) : milliseconds(std::chrono::minutes(10));
+  }
 };
 
 // More than the kernel takes for a peer that does not read.
 constexpr std::size_t kQueued = 12 << 20;
-
-// What a stop may take beside the linger timeout: it catches waits that end by chance.
-constexpr milliseconds kSlack(8'000);
 
 // Calls stop as the cell says, and looks at what the calls return, and when.
 class Callers {
@@ -200,7 +200,6 @@ class Stage {
     flood_.Join();
     if (cell_.peer_stays()) end = peer_.ReadAll();
     if (cell_.cut()) REQUIRE(took >= cell_.linger());
-    REQUIRE(took < (cell_.cut() ? cell_.linger() : milliseconds(0)) + kSlack);
     REQUIRE(report.connections == (cell_.target == Target::kServer ? 2 : 1));
     Check(report, end);
     if (client_) REQUIRE(client_->Finish() == "");
@@ -376,7 +375,6 @@ void RunConnectingToServer(const Cell& cell) {
   if (cell.loops > 1) {
     REQUIRE(WaitUntil([&] { return server->ConnectionCount() == served + 1; }));
   }
-  const auto begin = Clock::now();
   if (!cell.on_loop()) callers->Start();
   go.Set();
   for (RawPeer& peer : peers) {
@@ -389,7 +387,6 @@ void RunConnectingToServer(const Cell& cell) {
   REQUIRE(WaitUntil([&] { return server->IsStopped(); }));
   StopReport report;
   WithinDeadline("a stop", [&] { report = server->Stop(StopMode::kGracefullyAndWait); });
-  REQUIRE(Clock::now() - begin < kSlack);
   REQUIRE(callers->Finish(report) == "");
   // In the queue it does not count, on its way it does; in both cases there is no event for it,
   // unless the loop was let go before the stop from another thread had reached it.
@@ -423,7 +420,6 @@ void RunConnectingAccepted(const Cell& cell) {
   options.loops = cell.loops;
   options.linger_timeout = cell.linger();
   TestServer server(events, options);
-  const auto begin = Clock::now();
   RawPeer peer(server.port());
   static_cast<void>(peer.SendAll(Frame("too early")));
   REQUIRE(held.Wait());
@@ -433,7 +429,6 @@ void RunConnectingAccepted(const Cell& cell) {
   REQUIRE(WaitUntil([&] { return target->IsStopped(); }));
   StopReport report;
   WithinDeadline("a stop", [&] { report = target->Stop(StopMode::kGracefullyAndWait); });
-  REQUIRE(Clock::now() - begin < kSlack);
   REQUIRE(callers.Finish(report) == "");
   REQUIRE(events->totals().packets == 0);
   REQUIRE(events->connection().events ==
@@ -478,7 +473,6 @@ void RunConnectingDialled(const Cell& cell) {
   REQUIRE_FALSE(client->Send("queued"));
   client.Dial(listener.address());
   REQUIRE(WaitUntil([&] { return IsConnecting(listener.port()); }));
-  const auto begin = Clock::now();
   if (cell.on_loop()) {
     REQUIRE(control.SendAll(Frame("stop")));
     REQUIRE(callers.WaitForCallOnLoop());
@@ -488,7 +482,6 @@ void RunConnectingDialled(const Cell& cell) {
   REQUIRE(client.Wait() == Errc::kStopped);
   StopReport report;
   WithinDeadline("a stop", [&] { report = client->Stop(StopMode::kGracefullyAndWait); });
-  REQUIRE(Clock::now() - begin < kSlack);
   REQUIRE(callers.Finish(report) == "");
   REQUIRE(report.connections == 0);
   REQUIRE(report.cut == 0);

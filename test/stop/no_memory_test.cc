@@ -297,7 +297,8 @@ class PeersElsewhere {
   bool Connected() const {
     pollfd ready{connected_, POLLIN, 0};
     char byte = 0;
-    return ::poll(&ready, 1, 30'000) == 1 && ::read(connected_, &byte, 1) == 1;
+    return ::poll(&ready, 1, static_cast<int>(std::chrono::milliseconds(kDeadline).count())) == 1 &&
+           ::read(connected_, &byte, 1) == 1;
   }
 
   // Waits until each of them saw the end of its stream.
@@ -317,7 +318,7 @@ class PeersElsewhere {
     }
     if (::write(tell, "c", 1) != 1) return 1;
     for (RawPeer& peer : peers) {
-      const End end = peer.ReadAll(nullptr, std::chrono::seconds(30));
+      const End end = peer.ReadAll(nullptr, kDeadline);
       if (end != End::kEof && end != End::kReset) return 1;
       peer.HalfClose();
     }

@@ -33,6 +33,36 @@ bool WaitUntil(Predicate predicate, std::chrono::milliseconds deadline = kDeadli
   return true;
 }
 
+// Waits for another thread that is about to answer, for a round of a few hundred nanoseconds. Where
+// both have a processor it only spins; it gives its own away when the other one seems to have none. A
+// yield each time would cost a busy machine's time slice a round.
+template <typename Predicate>
+void SpinUntil(Predicate predicate) {
+  for (int i = 1; !predicate(); ++i) {
+    if (i % 5'000 == 0) std::this_thread::yield();
+  }
+}
+
+// For a loop that takes as many rounds as go into a second, but not more than `most`, and at least a
+// hundredth of that: what a round may show needs two processors at once, which a busy machine gives
+// rarely.
+class Rounds {
+ public:
+  explicit Rounds(int most) : most_(most) {}
+
+  // From 1 on; 0: it is over.
+  int Next() {
+    const bool late = std::chrono::steady_clock::now() >= end_ && round_ >= most_ / 100;
+    return round_ < most_ && !late ? ++round_ : 0;
+  }
+
+ private:
+  const int most_;
+  const std::chrono::steady_clock::time_point end_ =
+      std::chrono::steady_clock::now() + std::chrono::seconds(1);
+  int round_ = 0;
+};
+
 // Something that happens once, for one thread to wait for another.
 class Signal {
  public:

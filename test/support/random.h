@@ -28,6 +28,12 @@ inline std::uint64_t Mix(std::uint64_t x) noexcept {
   return x ^ (x >> 31);
 }
 
+// Takes the processor for some hundred microseconds per 100,000: to shift what threads do against each
+// other. On a busy machine a yield or a sleep would take much longer.
+inline void KeepBusy(std::size_t count) noexcept {
+  for (std::size_t i = 0; i < count; ++i) asm volatile("");
+}
+
 // Numbers that a seed decides. `stream` tells generators of one run apart.
 class Random {
  public:

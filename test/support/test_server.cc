@@ -9,6 +9,10 @@ namespace xtcp::test {
 Options WithDefaults(Options options, std::shared_ptr<Handler> handler) {
   if (options.handler == nullptr) options.handler = std::move(handler);
   if (options.protocol == nullptr) options.protocol = std::make_shared<TestProtocol>();
+  const Options defaults;
+  for (const auto time : {&Options::linger_timeout, &Options::connect_timeout}) {
+    if (options.*time == defaults.*time) options.*time = std::chrono::minutes(10);
+  }
   return options;
 }
 

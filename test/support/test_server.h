@@ -17,7 +17,8 @@
 
 namespace xtcp::test {
 
-// `options` with the tests' handler and protocol where there is none yet.
+// `options` with the tests' handler and protocol where there is none yet. And where the test has not
+// said how long a stop may linger and a dial may take, as long as a busy machine needs.
 Options WithDefaults(Options options, std::shared_ptr<Handler> handler);
 
 // A server that serves on a thread of its own, from construction on. Every test ends with
