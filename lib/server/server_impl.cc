@@ -201,6 +201,13 @@ void Server::Impl::LoopBegins(ServerLoop& loop) {
     const std::error_code error = acceptors_[i]->Start(loop.loop(), *this, accept_pause_);
     if (error) Fail(error);
   }
+  bool end_loops = false;
+  {
+    // A stop that came while `Begin` ran found no loops to end.
+    MutexLock lock(mu_);
+    end_loops = stops_ != Stops::kNone && open_ == 0;
+  }
+  if (end_loops) EndLoops();
 }
 
 // ---- Accepting.
