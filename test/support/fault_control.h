@@ -81,8 +81,9 @@ struct Fault {
   // Recv, Send and SendMsg take at most this many bytes. 0: as many as they can.
   std::size_t max_bytes = 0;
 
-  // Recv gives zeros, as many as fit; Send and SendMsg take all, and send nothing. No real call: so a
-  // peer can be faster than any real one.
+  // Recv gives zeros, as many as fit; Send and SendMsg take all, and send nothing; GetSockOpt gives
+  // `error` as the option's value. No real call: so a peer can be faster than any real one, and a
+  // socket have an error that nothing on this machine gives it.
   bool fake = false;
 
   // Runs ahead of the call, on its thread, with its descriptor: so a test can act at exactly this

@@ -142,8 +142,12 @@ int SetSockOpt(int fd, int level, int name, const void* value, socklen_t size) {
 }
 
 int GetSockOpt(int fd, int level, int name, void* value, socklen_t* size) {
-  return Make(Judge(Site::kGetSockOpt, fd, name),
-              [&] { return ::getsockopt(fd, level, name, value, size); });
+  const Verdict verdict = Judge(Site::kGetSockOpt, fd, name);
+  if (verdict.fake) {
+    std::memcpy(value, &verdict.error, sizeof verdict.error);
+    return 0;
+  }
+  return Make(verdict, [&] { return ::getsockopt(fd, level, name, value, size); });
 }
 
 int Shutdown(int fd, int how) {
