@@ -76,6 +76,10 @@ bench-report: programs-bench programs-peers ## both, and docs/benchmarks.md with
 soak: $(BUILD)/plain/test/stress ## 20,000 rounds of random stops: some minutes
 	@XTCP_ROUNDS=20000 $(BUILD)/plain/test/stress 'random stops*'
 
+.PHONY: fuzz
+fuzz: $(BUILD)/asan/test/fuzz ## a million inputs for each fuzz target: some minutes
+	@XTCP_FUZZ_RUNS=1000000 $(BUILD)/asan/test/fuzz
+
 .PHONY: format format-check tidy
 format: | $(DEPS_FIRST) ## format the sources with clang-format 14
 	@test/lint/check_format.sh --fix

@@ -5,10 +5,12 @@ CONFIG_plain := release
 CONFIG_asan := asan
 CONFIG_tsan := tsan
 
-TEST_SRCS := $(filter-out test/support/% test/lint/% test/fuzz/%,$(call find_sources,test,*_test.cc))
+TEST_SRCS := $(filter-out test/support/% test/lint/%,$(call find_sources,test,*_test.cc))
 # These define the seam themselves, so they go only into `fault`, `flow`, `limits`, `loops`, `options`,
 # `schedules` and `integration-fault`, a second program made of the objects of `integration`.
 FAULT_SRCS := $(wildcard test/support/fault_*.cc)
+# The targets of `fuzz`, and its kernel, which defines the seam, too.
+FUZZ_SRCS := $(filter-out %_test.cc,$(wildcard test/fuzz/*.cc))
 SUPPORT_SRCS := $(filter-out $(FAULT_SRCS),$(wildcard test/support/*.cc))
 # Those that take long come first, so that the lanes of test/run.sh end together.
 LONG_PROGRAMS := stress stop integration integration-fault
@@ -42,7 +44,7 @@ $(BUILD)/$1/obj/test/%.o: test/%.cc $(BUILD)/$1/obj/pch.h.gch | $$(DEPS_FIRST)
 .PHONY: programs-$1
 programs-$1: $(addprefix $(BUILD)/$1/test/,$(call programs_of,$1))
 
--include $(BUILD)/$1/obj/pch.h.gch.d $(patsubst %.cc,$(BUILD)/$1/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRCS))
+-include $(BUILD)/$1/obj/pch.h.gch.d $(patsubst %.cc,$(BUILD)/$1/obj/%.o.d,$(TEST_SRCS) $(SUPPORT_SRCS) $(FAULT_SRCS) $(FUZZ_SRCS))
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant_rules,$v)))
 
@@ -61,7 +63,7 @@ endef
 
 program_sources = $(filter test/$1/%,$(TEST_SRCS))
 fault_objects = $(FAULT_SRCS:%.cc=$(BUILD)/$1/obj/%.o)
-extra_objects = $(if $(filter fault flow limits loops options schedules,$2),$(call fault_objects,$1))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
+extra_objects = $(if $(filter fault flow limits loops options schedules,$2),$(call fault_objects,$1))$(if $(filter fuzz,$2),$(FUZZ_SRCS:%.cc=$(BUILD)/$1/obj/%.o))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
 
 $(foreach v,$(VARIANTS),\
   $(foreach p,$(filter-out %-fault,$(call programs_of,$v)),\

@@ -49,7 +49,7 @@ groups_of() {  # goal
     demo) echo compile pkgconfig protobuf spdlog ;;
     test | lint) echo compile pkgconfig protobuf spdlog catch lint ;;
     test-cross) echo compile catch cross ;;
-    test-* | check | soak | programs-*) echo compile pkgconfig protobuf spdlog catch ;;
+    test-* | check | soak | fuzz | programs-*) echo compile pkgconfig protobuf spdlog catch ;;
     compile_commands.json) echo compile pkgconfig protobuf spdlog ;;
     installcheck) echo compile pkgconfig protobuf spdlog install ;;
     docs) echo docs ;;
