@@ -3,6 +3,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
@@ -318,6 +320,32 @@ TEST_CASE("a listener that died leaves the others and the connections alone", "[
     REQUIRE(connection.at_closed.reason == CloseReason::kLocalStop);
   }
   REQUIRE(server.Finish(StopMode::kImmediately, System(error)) == "");
+}
+
+TEST_CASE("an iteration accepts 64 connections of a listener at most", "[R9][seen-26]") {
+  constexpr std::size_t kClients = 200;
+  FaultPlan plan;
+  std::atomic<std::size_t> accepted{0}, most{0};
+  auto events = std::make_shared<EventRecorder>();
+  Server server(WithDefaults({}, events));
+  REQUIRE_FALSE(server.Listen("127.0.0.1:0"));
+  std::vector<RawPeer> peers;
+  for (std::size_t i = 0; i < kClients; ++i) peers.emplace_back(server.Addresses().at(0).Port());
+  // These faults are none: they count, ahead of each call.
+  plan.Add({.site = Site::kAccept4, .times = kAlways, .act = [&](int) { ++accepted; }});
+  plan.Add({.site = Site::kEpollWait, .times = kAlways, .act = [&](int) {
+              most = std::max(most.load(), accepted.exchange(0));
+            }});
+  std::thread serving([&] { static_cast<void>(server.Serve()); });
+  const bool all = events->WaitForAccepted(kClients);
+  plan.Clear();
+  WithinDeadline("a stop", [&] {
+    server.Stop(StopMode::kImmediately);
+    serving.join();
+  });
+  REQUIRE(all);
+  CHECK(most == 64);
+  REQUIRE(events->Verify() == "");
 }
 
 }  // namespace
