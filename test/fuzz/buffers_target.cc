@@ -91,7 +91,7 @@ struct Outbound {
       }
       case 2:
         n = std::min(n, bytes[i].size());
-        buffers[i].Consume(n, pool);
+        buffers[i].Consume(n, pool, released);
         bytes[i].erase(0, n);
         break;
       case 3:
@@ -119,6 +119,7 @@ struct Outbound {
 
   BlockPool pool;
   std::array<OutboundBuffer, 2> buffers;
+  OutboundBuffer released;  // there is nothing shared here, so it stays empty
   std::array<std::string, 2> bytes;
 };
 

@@ -24,6 +24,7 @@
 #include "support/raw_peer.h"
 #include "support/test_group.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {

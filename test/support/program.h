@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "support/deadline.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 

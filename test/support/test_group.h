@@ -14,6 +14,7 @@
 #include "support/deadline.h"
 #include "support/event_recorder.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 
