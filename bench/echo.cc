@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "support/idle.h"
 #include "support/process.h"
 #include "support/report.h"
 
@@ -109,27 +110,6 @@ class Arena {
   std::vector<std::string> ports_;
 };
 
-// What connections that have echoed one frame of 4 KiB and rest cost a server, in a process that
-// served nothing else.
-double IdleBytes(const Server& server) {
-  auto command = server.command;
-  command.push_back("0");
-  Child child(command);
-  const std::string port = std::to_string(bench::PortOf(child));
-  const std::string load = bench::Sibling("load/load");
-  const auto hold = [&](int connections) {
-    auto holder = std::make_unique<Child>(
-        std::vector<std::string>{load, "hold", port, std::to_string(connections), "4096"});
-    holder->ReadLine();
-    bench::Sleep(0.2);
-    return holder;
-  };
-  const auto warm = hold(100);
-  const double before = bench::PrivateBytes(child.pid());
-  const auto idle = hold(kIdleConnections);
-  return (bench::PrivateBytes(child.pid()) - before) / kIdleConnections;
-}
-
 // --- Reporting -----------------------------------------------------------------------------------
 
 void ReportAlone(const Server& xtcp) {
@@ -187,7 +167,9 @@ void ReportBeside(const std::vector<Server>& servers) {
   add_ratios(kChurn, churn, "cpu_ns", &cpu);
 
   bench::Table idle("idle", "### Memory of an idle connection, in bytes", {"server", "bytes"});
-  for (const Server& server : servers) idle.AddRow(server.name, {{IdleBytes(server)}});
+  for (const Server& server : servers) {
+    idle.AddRow(server.name, {{bench::IdleBytes(server.command, kIdleConnections)}});
+  }
 
   for (const bench::Table* table : {&rate, &cpu, &latency, &tails, &idle}) table->Print();
 }

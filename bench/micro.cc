@@ -9,6 +9,7 @@
 
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
@@ -94,16 +95,18 @@ void Splice(std::uint64_t n) {
 }
 
 // Serves a client that sends `frames` frames of 64 bytes with each read, n in all: the poller,
-// Unpack, OnEvent, Send and one write a read.
-void Serve(std::uint64_t n, std::uint64_t frames) {
+// Unpack, OnEvent, Send and one write a read. With `timer` each frame sets the connection's timer.
+void Serve(std::uint64_t n, std::uint64_t frames, bool timer = false) {
   class Once : public bench::Echo {
    public:
     void OnEvent(xtcp::EventType event, const xtcp::ConnPtr& conn,
                  xtcp::PacketPtr packet) override {
       if (event == xtcp::EventType::kClosed) server->Stop(xtcp::StopMode::kGracefullyButNotWait);
+      if (timer && event == xtcp::EventType::kRecv) conn->SetTimer(std::chrono::seconds(30));
       bench::Echo::OnEvent(event, conn, std::move(packet));
     }
     xtcp::Server* server = nullptr;
+    bool timer = false;
   };
   std::vector<std::byte> frame(4 + 64);
   frame[3] = std::byte{64};
@@ -116,12 +119,27 @@ void Serve(std::uint64_t n, std::uint64_t frames) {
   const auto handler = std::make_shared<Once>();
   xtcp::Server server({handler, std::make_shared<bench::FrameProtocol>()});
   handler->server = &server;
+  handler->timer = timer;
   Check(!server.Listen("127.0.0.1:1"));
   Check(!server.Serve());
   Check(bench::no_kernel.sent_bytes == n / frames * frames * frame.size());
 }
 void ServeOne(std::uint64_t n) { Serve(n, 1); }
 void ServeMany(std::uint64_t n) { Serve(n, 64); }
+void ServeManyTimed(std::uint64_t n) { Serve(n, 64, true); }
+
+// A task is posted to a loop that is turned by hand, and runs; 64 of them in each turn.
+void RunTask(std::uint64_t n) {
+  bench::no_kernel = {};
+  xtcp::LoopGroup group;
+  const xtcp::Loop loop = group[0];
+  std::uint64_t run = 0;
+  for (std::uint64_t i = 0; i < n; i += 64) {
+    for (int k = 0; k < 64; ++k) Check(!loop.Post([&run] { ++run; }));
+    Check(!group.RunOnce(std::chrono::milliseconds(0)));
+  }
+  Check(run >= n);
+}
 
 // A channel that only is in mailboxes and timer queues.
 class Post final : public Channel {
@@ -204,6 +222,8 @@ const std::vector<Operation> kOperations = {
     {"splice", "the same over the two sides", Splice},
     {"serve-1", "Unpack + OnEvent + Send: 1 frame a read", ServeOne},
     {"serve-64", "the same with 64 frames a read", ServeMany},
+    {"serve-64-timer", "and SetTimer(30s) for each frame", ServeManyTimed},
+    {"task", "Loop::Post, and the task: 64 a turn", RunTask},
     {"post", "mailbox: post to a loop awake", PostAwake},
     {"wake", "mailbox: post to a loop asleep", PostAsleep},
     {"arm", "timer: set anew among 10000", TimerArm},

@@ -26,16 +26,18 @@ $(BUILD)/release/bench/micro: $(NO_KERNEL)
 $(BUILD)/release/obj/bench/micro.o $(NO_KERNEL): BENCH_FLAGS += -Ilib
 
 # Where the library that a peer is about is not installed, nothing is built, and that is no error.
+# The last word of its name says which one.
 PEER_LIBS_libuv = -luv
 PEER_LIBS_libevent = -levent_core
 $(BUILD)/release/bench/load/load: $(wildcard bench/load/*) bench/support/message.h
+$(filter %/post_asio %/post_libuv,$(BENCH_PEERS)): bench/support/posts.h
 $(BENCH_TOOLS) $(BENCH_PEERS): | $(DEPS_FIRST)
 $(BENCH_TOOLS) $(BENCH_PEERS): $(BUILD)/release/%: %.cc
 	@mkdir -p $(@D)
 	$(Q)if $(CXX) $(STD) -Ibench -E $< -o /dev/null 2>/dev/null; then \
 	  $(if $(V),,printf '  %-5s %s\n' CXX '$@';) \
 	  $(CXX) $(BENCH_FLAGS) $(USER_CXXFLAGS) $(filter %.cc,$^) \
-	    $(LINK) $(USER_LDFLAGS) $(PEER_LIBS_$(basename $(<F))) $(LDLIBS) -o $@; \
+	    $(LINK) $(USER_LDFLAGS) $(PEER_LIBS_$(lastword $(subst _, ,$(basename $(<F))))) $(LDLIBS) -o $@; \
 	fi
 
 -include $(patsubst $(BUILD)/release/%,$(BUILD)/release/obj/%.o.d,$(BENCH_PROGRAMS)) \

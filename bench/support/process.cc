@@ -55,7 +55,9 @@ Child::Child(const std::vector<std::string>& command, int cpu) : name_(command[0
   Start(cpu, [&] { Exec(command); });
 }
 
-Child::Child(const std::function<void()>& body) : name_("a measurement") { Start(kAnyCpu, body); }
+Child::Child(const std::function<void()>& body, int cpu) : name_("a measurement") {
+  Start(cpu, body);
+}
 
 void Child::Start(int cpu, const std::function<void()>& body) {
   int in[2], out[2];

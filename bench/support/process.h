@@ -26,7 +26,7 @@ class Child {
 
   // Runs `body` in a copy of this process, which must not have threads: fresh memory for each
   // measurement. `body` prints its figures, a line "name value" each; see `Print`.
-  explicit Child(const std::function<void()>& body);
+  explicit Child(const std::function<void()>& body, int cpu = kAnyCpu);
 
   ~Child();
   Child(const Child&) = delete;
