@@ -5,6 +5,8 @@
 #include <array>
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -46,10 +48,12 @@ class Echo final : public Handler {
   void OnEvent(EventType event, const ConnPtr& conn, PacketPtr packet) override {
     if (event == EventType::kAccept) ++accepted;
     if (packet == nullptr) return;
+    if (sets_timer) conn->SetTimer(std::chrono::seconds(30));
     if (conn->Send(static_cast<const View&>(*packet).frame)) failed = true;
   }
   std::atomic<int> accepted{0};
   std::atomic<bool> failed{false};
+  std::atomic<bool> sets_timer{false};
 };
 
 struct EchoServer {
@@ -175,6 +179,35 @@ TEST_CASE("a short connection takes the calls that it needs", "[M13][R7][seen-23
                                                          {"getsockopt", 0},
                                                          {"close", kConnections}};
   CHECK(made == expected);
+
+// Calls of all kinds, the clock's included.
+std::uint64_t AllCalls() {
+  std::uint64_t calls = 0;
+  for (std::size_t site = 0; site < static_cast<std::size_t>(Site::kCount); ++site) {
+    calls += CallsOf(static_cast<Site>(site));
+  }
+  return calls;
+}
+
+TEST_CASE("a timer that each packet sets anew costs none of them a call", "[M50]") {
+  constexpr std::uint64_t kTurns = 200;
+  EchoServer echo;
+  std::string segment;
+  for (int i = 0; i < 64; ++i) segment += Frame(std::string(64, 'x'));
+  const auto count_calls = [&] {
+    bool good = echo.RoundTrip(segment);
+    const std::uint64_t before = AllCalls();
+    for (std::uint64_t i = 0; i < kTurns; ++i) good = good && echo.RoundTrip(segment);
+    const std::uint64_t calls = AllCalls() - before;
+    REQUIRE(good);
+    return calls;
+  };
+  const std::uint64_t without = count_calls();
+  echo.handler->sets_timer = true;
+  const std::uint64_t with = count_calls();
+  CAPTURE(without, with);
+  // For all 64 settings of a turn: when the iteration began, and how long the next one may wait.
+  CHECK(with <= without + 2 * kTurns);
 }
 
 TEST_CASE("once warm the library allocates nothing", "[R6]") {
