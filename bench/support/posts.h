@@ -82,7 +82,7 @@ void MeasurePosts(std::size_t threads, double seconds, const Post& post) {
 // Prints the microseconds from posting to the beginning of the task, as NAME_p50 and NAME_p99.
 template <typename Post>
 void MeasureDelay(const std::string& name, const Post& post) {
-  constexpr std::size_t kSamples = 2000;
+  constexpr std::size_t kSamples = 500;
   std::vector<std::uint64_t> samples;
   for (std::size_t i = 0; i < kSamples; ++i) {
     const timespec pause{0, 100'000};  // until a loop that has nothing to do sleeps

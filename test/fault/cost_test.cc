@@ -1,6 +1,7 @@
 // What a byte costs: system calls, counted at the seam, and allocations.
 
 #include <sys/socket.h>
+#include <xtcp/error.h>
 
 #include <array>
 #include <atomic>
@@ -179,6 +180,7 @@ TEST_CASE("a short connection takes the calls that it needs", "[M13][R7][seen-23
                                                          {"getsockopt", 0},
                                                          {"close", kConnections}};
   CHECK(made == expected);
+}
 
 // Calls of all kinds, the clock's included.
 std::uint64_t AllCalls() {
