@@ -13,7 +13,7 @@ function indent_of(line) { match(line, /^ */); return RLENGTH }
 function flush_doc(   i) { for (i = 1; i <= lines; i++) print doc[i] }
 
 # A block of comment lines: kept until it is known what follows.
-/^(  )?\/\/( |$)/ && !trailing {
+/^(  |    )?\/\/( |$)/ && !trailing {
   if (after_declaration || !in_block) { lines = 0; in_block = 1; after_declaration = 0 }
   sub(/\/\//, "///")
   doc[++lines] = $0

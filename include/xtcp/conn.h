@@ -107,9 +107,9 @@ class XTCP_API Conn {
   // all the same, on each connection.
   //
   // An owner is let go when the last of its bytes was taken by the kernel, or when the connection
-  // closes, then before `kClosed`: on the loop's thread, outside this connection's callbacks, with no
-  // lock of the library held, so that its destructor may do what a callback may. It must not throw.
-  // After a refusal it is let go before the call returns. Any thread.
+  // closes, then before `kClosed`: on the loop's thread, outside this connection's callbacks, with
+  // no lock of the library held, so that its destructor may do what a callback may. It must not
+  // throw. After a refusal it is let go before the call returns. Any thread.
   [[nodiscard]] virtual std::error_code SendParts(std::span<const Part> parts);
   [[nodiscard]] std::error_code SendParts(std::initializer_list<Part> parts) {
     return SendParts(std::span<const Part>(parts.begin(), parts.size()));

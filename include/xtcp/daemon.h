@@ -10,8 +10,8 @@
 #include <system_error>
 #include <vector>
 
-// What a daemon's main() does with signals. It is not a part of xtcp.h, since who embeds the library
-// in a program that has its own way with signals wants none of it.
+// What a daemon's main() does with signals. It is not a part of xtcp.h, since who embeds the
+// library in a program that has its own way with signals wants none of it.
 
 namespace xtcp {
 

@@ -67,14 +67,15 @@ class XTCP_API Handler {
   virtual void OnDialFailed(const ConnPtr& conn, std::error_code error);
 
   // With `Options::half_close`: the peer has ended its stream. It comes once, after everything that
-  // came before it (a pause holds it back), never after a stop was seen. Bytes of an unfinished packet
-  // are dropped first. `Send` works on: whoever overrides this ends the connection, by a stop or by
-  // `Conn::EndSend`. Unless overridden, it stops the connection gracefully.
+  // came before it (a pause holds it back), never after a stop was seen. Bytes of an unfinished
+  // packet are dropped first. `Send` keeps working: an override has to end the connection, by a
+  // stop or by `Conn::EndSend`. Unless overridden, it stops the connection gracefully.
   virtual void OnRecvEnd(const ConnPtr& conn);
 
-  // The server drains (`Server::Drain`): a good moment to tell the peer that this connection ends. It
-  // comes once for each connection, after its first event, never after a stop was seen; even while
-  // paused. One that is accepted later gets it right after `kAccept`. Does nothing unless overridden.
+  // The server drains (`Server::Drain`): a good moment to tell the peer that this connection ends.
+  // It comes once for each connection, after its first event, never after a stop was seen; even
+  // while paused. One that is accepted later gets it right after `kAccept`. Does nothing unless
+  // overridden.
   virtual void OnDrain(const ConnPtr& conn);
 
   // The time of `Conn::SetTimer` has come. It is called even while reading is paused, but never

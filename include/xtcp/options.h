@@ -44,16 +44,16 @@ struct XTCP_API Options {
   // returns `Errc::kFull`, one that never fits `Errc::kTooLarge`. At least 1.
   std::size_t send_buffer_limit = 16 << 20;
 
-  // Back-pressure by itself, in bytes; 0 means none. While more than this is queued on a connection,
-  // no packet of it is delivered and nothing is read, until no more than half of it is queued: from
-  // one packet to the next, even within one read. Then a handler that sends only to the connection
-  // whose packet it is given sees no `Errc::kFull`, unless the answer to one packet exceeds
-  // `send_buffer_limit` - `pause_recv_above`. It must be less than `send_buffer_limit`.
+  // Back-pressure by itself, in bytes; 0 means none. While more than this is queued on a
+  // connection, no packet of it is delivered and nothing is read, until no more than half of it is
+  // queued: from one packet to the next, even within one read. Then a handler that sends only to
+  // the connection whose packet it is given sees no `Errc::kFull`, unless the answer to one packet
+  // exceeds `send_buffer_limit` - `pause_recv_above`. It must be less than `send_buffer_limit`.
   //
-  // The application's own `PauseRecv` is separate. Meanwhile the peer's FIN is not seen, a reset is;
-  // the clock of `packet_deadline` is stopped, those of `read_deadline` and `write_deadline` run. It
-  // is for request and answer: two peers that both have it and flood each other stand still until
-  // `write_deadline` ends them.
+  // The application's own `PauseRecv` is separate. Meanwhile the peer's FIN is not seen, a reset
+  // is; the clock of `packet_deadline` is stopped, those of `read_deadline` and `write_deadline`
+  // run. It is for request and answer: two peers that both have it and flood each other stand still
+  // until `write_deadline` ends them.
   std::size_t pause_recv_above = 0;
 
   // What the peer's FIN is. False: the end of the connection, once what is queued has been written.
@@ -117,7 +117,8 @@ struct XTCP_API Options {
 
   // Returns a copy with the limits of a server that faces the internet: `max_packet_size` 1 MiB,
   // `first_packet_size` 16 KiB, `send_buffer_limit` 1 MiB, `read_deadline` 5 min, `packet_deadline`
-  // 30 s, `write_deadline` 60 s, `pause_recv_above` 256 KiB. Call it first, set your own values after it.
+  // 30 s, `write_deadline` 60 s, `pause_recv_above` 256 KiB. Call it first, set your own values
+  // after it.
   Options Hardened() const;
 };
 

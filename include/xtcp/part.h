@@ -8,25 +8,30 @@
 
 namespace xtcp {
 
-// A part of what `Conn::SendParts` sends: bytes, and who keeps them alive. Without an owner they are
-// copied during the call.
+// A part of what `Conn::SendParts` sends: bytes, and what keeps them alive.
 struct Part {
+  // The bytes. They must not change while anything holds the owner.
   std::span<const std::byte> bytes{};
+
+  // Keeps the bytes alive. Without an owner they are copied during the call.
   std::shared_ptr<const void> owner{};
 
+  // Makes a part of no bytes.
   Part() = default;
 
-  // Bytes or text that are copied.
+  // Makes a part of bytes that are copied.
   Part(std::span<const std::byte> copied) : bytes(copied) {}  // NOLINT: bytes are a part
-  Part(std::string_view copied)                               // NOLINT
+
+  // Makes a part of text that is copied.
+  Part(std::string_view copied)  // NOLINT
       : bytes(std::as_bytes(std::span(copied.data(), copied.size()))) {}
   Part(const char* copied) : Part(std::string_view(copied)) {}  // NOLINT
 
-  // Bytes that `owner` keeps.
+  // Makes a part of bytes that `by` keeps alive.
   Part(std::span<const std::byte> shared, std::shared_ptr<const void> by)
       : bytes(shared), owner(std::move(by)) {}
 
-  // All of a vector, a string or an array, which is shared. Null is no bytes.
+  // Makes a part of all of a vector, a string or an array, which is shared. Null gives no bytes.
   template <typename Container>
   requires requires(const Container& c) { std::as_bytes(std::span(c.data(), c.size())); }
   Part(std::shared_ptr<Container> shared)  // NOLINT

@@ -108,8 +108,8 @@ struct UnpackResult {
   std::size_t need = 0;
 };
 
-// How packets look on the wire. What is not overridden is refused: a protocol that only unpacks need
-// not pack, and the other way round.
+// How packets look on the wire. What is not overridden is refused: a protocol that only unpacks
+// need not pack, and the other way round.
 //
 // Thread safety: one object serves all connections and all threads at the same time, so it is
 // stateless. What has to remember something from one packet to the next is a `Decoder`.
@@ -129,8 +129,8 @@ class XTCP_API Protocol {
   virtual std::error_code PackTo(const Packet& packet, Writer& writer) const;
 
   // Takes the first packet from `buf`, which holds the bytes that wait and is never empty. It holds
-  // at most as many as a packet may have (`Options::max_packet_size`, and `first_packet_size` before
-  // the first packet); what lies behind them comes next.
+  // at most as many as a packet may have (`Options::max_packet_size`, and `first_packet_size`
+  // before the first packet); what lies after them comes next.
   //
   //   packet  size  error   meaning
   //   null    0     none    more bytes are needed
@@ -159,7 +159,7 @@ class XTCP_API Protocol {
   // The state of one connection's input, for protocols in which the meaning of bytes depends on
   // those before: it is asked instead of the protocol. A message may so be several packets, such as
   // a head, the parts of a body, and an end (which carries a mark of its own, since a packet of no
-  // bytes breaks the rules). A packet is delivered before the bytes behind it are unpacked: what
+  // bytes breaks the rules). A packet is delivered before the bytes after it are unpacked: what
   // `OnEvent` does to the decoder (`Conn::decoder`), or sends, is done by then.
   //
   // Thread safety: it is used on its connection's loop thread only.
@@ -168,7 +168,8 @@ class XTCP_API Protocol {
    public:
     virtual ~Decoder();
 
-    // As `Protocol::Unpack`; an exception has the same effect.
+    // Takes the first packet from `buf`, as `Protocol::Unpack` does; an exception has the same
+    // effect.
     virtual UnpackResult Unpack(std::span<const std::byte> buf) = 0;
   };
 

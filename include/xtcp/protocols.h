@@ -16,10 +16,11 @@
 
 namespace xtcp {
 
-// Bytes that somebody else owns. One that arrives is a part of the receive buffer, valid until
+// Bytes that something else owns. One that arrives is a part of the receive buffer, valid until
 // `OnEvent` returns; one that is to be sent lives in the call: SendPacket(BytesPacket("hello")).
 class XTCP_API BytesPacket : public Packet {
  public:
+  // Makes a packet of these bytes or this text, which must outlive it.
   explicit BytesPacket(std::span<const std::byte> bytes) noexcept : bytes_(bytes) {}
   explicit BytesPacket(std::string_view text) noexcept : bytes_(AsBytes(text)) {}
 
@@ -45,8 +46,8 @@ class XTCP_API RawProtocol : public Protocol {
   UnpackResult Unpack(std::span<const std::byte> buf) const override;
 };
 
-// Lines. One that arrives ends at a line feed, and one carriage return before it is cut, too; the
-// `BytesPacket` is the line without its end. One that is sent gets `end` behind it.
+// Lines. One that arrives ends at a line feed, and one carriage return before it is cut as well;
+// the `BytesPacket` is the line without its end. One that is sent is followed by `end`.
 //
 // A line of more than `max_line` bytes is an error (EMSGSIZE) after which nothing can be unpacked:
 // `OnUnpackError` gets what there is of it, may send last words, and the connection ends. As long
@@ -62,7 +63,7 @@ class XTCP_API LineProtocol : public Protocol {
   explicit LineProtocol(std::size_t max_line = 64 << 10, std::string_view end = "\n");
 
   // What would arrive as something else is refused (EINVAL): bytes with a line feed in them, and
-  // with `end` "\n" those that end in a carriage return; a line that is too long is, too
+  // with `end` "\n" those that end in a carriage return; and so is a line that is too long
   // (EMSGSIZE).
   std::size_t PackSize(const Packet& packet) const override;
   std::error_code PackTo(const Packet& packet, Writer& writer) const override;

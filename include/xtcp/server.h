@@ -111,15 +111,15 @@ class XTCP_API Server {
   // call returns if nothing ever ran, or if all is over. Several may be given, and each is called.
   StopReport Stop(StopMode mode, std::function<void(const StopReport&)> ended);
 
-  // Stops listening, and goes on serving: for a restart in which no client is reset. New clients are
-  // refused; those whose handshake had begun are accepted for `Options::drain_grace` more, and then
-  // the listener is closed. A Unix socket's file is removed at once. A listener from `Adopt` is let go
-  // at once, without accepting what waits there, which is for those who share it; unless `mode` says
-  // otherwise. Each connection gets `Handler::OnDrain` once.
+  // Stops listening, and goes on serving: for a restart in which no client is reset. New clients
+  // are refused; those whose handshake had begun are accepted for `Options::drain_grace` more, and
+  // then the listener is closed. A Unix socket's file is removed at once. A listener from `Adopt`
+  // is released at once, without accepting what waits there, which is for the others that share it;
+  // unless `mode` says otherwise. Each connection gets `Handler::OnDrain` once.
   //
   // `Serve` returns, without an error, when the grace is over and the last connection has ended; a
-  // stop may come at any time. Before `Serve` it has `Serve` take those who wait, and then end so. A
-  // second drain does nothing. It needs no memory. Any thread, any callback.
+  // stop may come at any time. Before `Serve` it has `Serve` take the clients that wait, and then
+  // end in this way. A second drain does nothing. It needs no memory. Any thread, any callback.
   //
   // What it cannot do: a client whose handshake takes longer than the grace is reset, and so is one
   // for which there is no descriptor or place, and one that another socket with SO_REUSEPORT on the
@@ -129,8 +129,9 @@ class XTCP_API Server {
 
   // Calls `visit` once with every connection whose first event was delivered before this call, and
   // that has not closed when its loop comes to it: as a callback of that connection, even while it
-  // is paused. One whose first event was not delivered is visited, too, or sees in its first event
-  // everything that happened before this call. With several loops, visits run at the same time.
+  // is paused. One whose first event was not delivered is either visited, or sees in its first
+  // event everything that happened before this call. With several loops, visits run at the same
+  // time.
   //
   // It returns before the visits; `visit` is destroyed after the last one. An exception ends the
   // connection. Returns `Errc::kStopped` when the server has ended, or `kNoMemory`. Any thread, any

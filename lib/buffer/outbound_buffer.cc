@@ -14,7 +14,8 @@ namespace {
 
 constexpr std::uint32_t kEndMask = 0x7fffffff;
 
-// A part of so many bytes or less is copied, though it has an owner: it costs less than a reference.
+// A part of so many bytes or less is copied, though it has an owner: it costs less than a
+// reference.
 constexpr std::size_t kLargestCopied = 512;
 
 constexpr std::size_t kLongestReference = std::size_t{1} << 30;

@@ -12,11 +12,11 @@
 
 namespace xtcp::internal {
 
-// Bytes that wait to be written, in a list of chunks: of 16 KiB each, which hold bytes, and of those
-// that refer to bytes of somebody else, together with their owner. The buffer is one pointer wide, and
-// without bytes it holds no memory. It has no lock: a connection has two buffers, one for senders
-// on other threads, which the connection's lock guards, and one that belongs to its loop. `Splice`
-// moves what is in the first to the second without a copy.
+// Bytes that wait to be written, in a list of chunks: of 16 KiB each, which hold bytes, and of
+// those that refer to bytes of somebody else, together with their owner. The buffer is one pointer
+// wide, and without bytes it holds no memory. It has no lock: a connection has two buffers, one for
+// senders on other threads, which the connection's lock guards, and one that belongs to its loop.
+// `Splice` moves what is in the first to the second without a copy.
 //
 // Every method that may need the pool takes it as an argument, so that a connection need not store
 // it.
@@ -56,8 +56,8 @@ class OutboundBuffer {
   // to somebody else's bytes go to `released`, since the owner's destructor may do anything.
   void Consume(std::size_t n, BlockPool& pool, OutboundBuffer& released);
 
-  // Drops all bytes, and lets their owners go. Until it returns the buffer is empty already, so that
-  // a destructor of an owner that comes here again does no harm. No lock may be held.
+  // Drops all bytes, and lets their owners go. Until it returns the buffer is empty already, so
+  // that a destructor of an owner that comes here again does no harm. No lock may be held.
   void Clear(BlockPool& pool);
 
  private:

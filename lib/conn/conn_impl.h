@@ -227,9 +227,9 @@ class ConnImpl : public Conn, public Channel {
   // queued.
   bool reads_nothing() const { return intake_.paused() || in_.held(); }
 
-  // Stops or starts the clocks of the deadlines of input, if reading was paused or resumed, or is held
-  // or not. `paused` is what the caller has seen: another thread may change it at any moment, so that
-  // a second look may give another answer.
+  // Stops or starts the clocks of the deadlines of input, if reading was paused or resumed, or is
+  // held or not. `paused` is what the caller has seen: another thread may change it at any moment,
+  // so that a second look may give another answer.
   void FollowPause(bool paused);
 
   // Arms the channel's timer for the first of the deadlines and the application's timer.

@@ -89,9 +89,9 @@ class Inbound {
   // Returns whether too much is queued for another packet.
   bool MustHold(const Turn& turn, const Intake& intake);
 
-  // Handles an answer of `Unpack` that is not one good packet; `rest` is all that waits, of which it
-  // has seen no more than the limit. Returns whether unpacking continues after the bytes that the
-  // answer consumed.
+  // Handles an answer of `Unpack` that is not one good packet; `rest` is all that waits, of which
+  // it has seen no more than the limit. Returns whether unpacking continues after the bytes that
+  // the answer consumed.
   bool HandleNoPacket(Turn& turn, const Intake& intake, std::span<const std::byte> rest,
                       const UnpackResult& result);
 

@@ -106,8 +106,8 @@ class Group final : public std::enable_shared_from_this<Group> {
   void ConnectionBegan() XTCP_EXCLUDES(mu_);
   void ConnectionEnded(const StopReport& report) XTCP_EXCLUDES(mu_);
 
-  // Keeps an object alive that the loops use and that is no member, until it is let go, or the loops
-  // have ended. Throws std::bad_alloc.
+  // Keeps an object alive that the loops use and that is no member, until it is let go, or the
+  // loops have ended. Throws std::bad_alloc.
   void Keep(std::shared_ptr<void> object) XTCP_EXCLUDES(mu_);
   void LetGo(const void* object) XTCP_EXCLUDES(mu_);
 

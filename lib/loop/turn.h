@@ -123,8 +123,8 @@ class Turn {
            account_->written_bytes.load(std::memory_order_relaxed) + gathered().size();
   }
 
-  // Owners of bytes whose last one was taken in this turn. They are let go when the turn is over, by
-  // `Release`, since their destructors may do what a callback may.
+  // Owners of bytes whose last one was taken in this turn. They are let go when the turn is over,
+  // by `Release`, since their destructors may do what a callback may.
   OutboundBuffer& released() { return released_; }
   void Release(BlockPool& pool) {
     if (!released_.empty()) released_.Clear(pool);

@@ -65,12 +65,12 @@ class Acceptor final : public Channel {
   // Begins to accept on `loop`. All must outlive the acceptor.
   std::error_code Start(EventLoop& loop, AcceptSink& sink, AcceptPause& pause) XTCP_ON_LOOP;
 
-  // The first half of a drain, which needs no loop: nobody finds the listener any more. One that was
-  // adopted is closed, unless `mode` says otherwise.
+  // The first half of a drain, which needs no loop: nobody finds the listener any more. One that
+  // was adopted is closed, unless `mode` says otherwise.
   void Hide(DrainMode mode);
 
-  // Hides the listener if that was not done, accepts those who wait or had begun for `grace` more,
-  // and closes. Loop thread only.
+  // Hides the listener if that was not done, accepts clients that wait or had begun for `grace`
+  // more, and closes. Loop thread only.
   void Drain(DrainMode mode, std::chrono::nanoseconds grace);
 
   // Stops listening. Call it on the loop's thread, or while no loop runs.

@@ -20,8 +20,8 @@ void Make(const EndCall& call, const StopReport& report) {
   }
 }
 
-// A call that its task makes; or its destructor, when the task was refused, or could not run any more
-// because its loop was just ending.
+// A call that its task makes; or its destructor, when the task was refused, or could not run any
+// more because its loop was just ending.
 class CallAtEnd {
  public:
   CallAtEnd(EndCall call, const StopReport& report) : call_(std::move(call)), report_(report) {}

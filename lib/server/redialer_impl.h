@@ -86,7 +86,7 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   Time NextWait() XTCP_ON_LOOP;
   void EndIfOver() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
 
-  // It is over: tells those who want to know.
+  // It has ended: releases threads that wait, and makes the calls that were asked for.
   void End() XTCP_EXCLUDES(mu_);
   void Tell(std::vector<internal::EndCall> calls) XTCP_EXCLUDES(mu_);
 

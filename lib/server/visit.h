@@ -10,8 +10,8 @@
 
 namespace xtcp::internal {
 
-// A visit to all connections of a server (`Server::ForEach`), with a stage for each of its loops. All
-// of its memory is had when it is made. The stages that are under way keep it alive.
+// A visit to all connections of a server (`Server::ForEach`), with a stage for each of its loops.
+// All of its memory is had when it is made. The stages that are under way keep it alive.
 struct ServerVisit {
   using Call = std::function<void(const ConnPtr&)>;
   struct Stage {

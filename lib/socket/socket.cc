@@ -276,10 +276,10 @@ ssize_t SendSome(int fd, iovec* parts, int count) noexcept {
   return sent;
 }
 
-// SYNs go to sockets that are bound to their interface, or to none (inet_lookup_listener). Bound to an
-// interface that does not exist, the listener gets no more of them; but it is still there for the
-// last step of handshakes that have begun, whose request sockets know it. It needs no privilege, for
-// a socket that is bound to no interface (socket(7), SO_BINDTODEVICE; Linux 5.7).
+// SYNs go to sockets that are bound to their interface, or to none (inet_lookup_listener). Bound to
+// an interface that does not exist, the listener gets no more of them; but it is still there for
+// the last step of handshakes that have begun, whose request sockets know it. It needs no
+// privilege, for a socket that is bound to no interface (socket(7), SO_BINDTODEVICE; Linux 5.7).
 int HideListener(int fd) noexcept {
   constexpr int kNoInterface = std::numeric_limits<int>::max();
   return Set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, kNoInterface) ? 0 : errno;

@@ -115,8 +115,8 @@ ssize_t RecvSome(int fd, std::span<std::byte> buffer) noexcept;
 ssize_t SendSome(int fd, std::span<const std::byte> bytes) noexcept;
 ssize_t SendSome(int fd, iovec* parts, int count) noexcept;
 
-// Hides a listener from those who connect from now on; they are refused. Handshakes that have begun
-// go on, and can be accepted. Returns an errno, 0 when it could be done.
+// Hides a listener from clients that connect from now on; they are refused. Handshakes that have
+// begun go on, and can be accepted. Returns an errno, 0 when it could be done.
 int HideListener(int fd) noexcept;
 
 // Sends the FIN. Returns whether it could.

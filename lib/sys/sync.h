@@ -1,7 +1,8 @@
 #pragma once
 
 // What decides something between threads is made of these. They are aliases, so that a test program
-// may put its own in their place (XTCP_SYNC_HEADER), which can hold a thread ahead of each operation.
+// may put its own in their place (XTCP_SYNC_HEADER), which can hold a thread ahead of each
+// operation.
 
 #ifdef XTCP_SYNC_HEADER
 #include XTCP_SYNC_HEADER

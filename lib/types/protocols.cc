@@ -114,7 +114,7 @@ UnpackResult LengthPrefixProtocol::Unpack(std::span<const std::byte> buf) const 
   if (buf.size() < header()) return {.need = header()};
   const std::uint64_t value = ValueIn(buf.subspan(prefix_.offset, prefix_.bytes));
 
-  // The bytes behind the length: value + add, which may be less than none, or more than there can
+  // The bytes after the length: value + add, which may be less than none, or more than there can
   // be.
   const std::uint64_t less = prefix_.add < 0 ? 0 - static_cast<std::uint64_t>(prefix_.add) : 0;
   const std::uint64_t more = prefix_.add > 0 ? static_cast<std::uint64_t>(prefix_.add) : 0;
