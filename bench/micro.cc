@@ -74,23 +74,23 @@ void InboundFromPool(std::uint64_t n) {
 // 64 messages are queued, gathered and taken; an operation is one message.
 void Outbound(std::uint64_t n) {
   BlockPool pool;
-  OutboundBuffer buffer;
+  OutboundBuffer buffer, released;
   iovec parts[16];
   for (std::uint64_t i = 0; i < n; i += 64) {
     for (int k = 0; k < 64; ++k) Check(buffer.Append(kMessage, pool));
     Check(buffer.Gather(parts, 16) == 1);
-    buffer.Consume(64 * kMessage.size(), pool);
+    buffer.Consume(64 * kMessage.size(), pool, released);
   }
 }
 
 // What senders on other threads queued moves to the loop's side: one message each time.
 void Splice(std::uint64_t n) {
   BlockPool pool;
-  OutboundBuffer pending, sending;
+  OutboundBuffer pending, sending, released;
   for (std::uint64_t i = 0; i < n; ++i) {
     Check(pending.Append(kMessage, pool));
     sending.Splice(pending, pool);
-    sending.Consume(kMessage.size(), pool);
+    sending.Consume(kMessage.size(), pool, released);
   }
 }
 
