@@ -257,7 +257,7 @@ void Checker::CheckAllCuts(std::string_view stream, const Events& expected, std:
   }
   where_ = where + ", byte by byte";
   CheckCuts(stream, EveryPlace(stream.size(), most), expected);
-  for (const std::size_t step : {2, 3, 7}) {
+  for (const std::size_t step : {std::size_t{2}, std::size_t{3}, std::size_t{7}}) {
     where_ = where + ", in steps of " + Number(step);
     if (stream.size() / step < most) CheckCuts(stream, Steps(stream.size(), step), expected);
   }

@@ -171,6 +171,13 @@ const std::vector<Broken> kParts{
        deadlines.StopInputClock(Time{2});
      }},
     {"the input clock is started twice", [] { Deadlines().StartInputClock(Time{1}); }},
+    {"the clock of packets is stopped twice",
+     [] {
+       Deadlines deadlines;
+       deadlines.StopPacketClock(Time{1});
+       deadlines.StopPacketClock(Time{2});
+     }},
+    {"the clock of packets is started twice", [] { Deadlines().StartPacketClock(Time{1}); }},
     {"a connection's send state makes a move that it may not",
      [] { Intake(SendState::kOpen).Enter(SendState::kOpen, SendState::kDialing); }},
     {"threads that wait for a connection are released twice",
