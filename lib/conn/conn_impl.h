@@ -81,7 +81,7 @@ class ConnImpl : public Conn, public Channel {
   void StopByService(Stops stops) XTCP_ON_LOOP;
 
   // Calls `call` as a callback of this connection.
-  void CallBack(const std::function<void(const ConnPtr&)>& call);
+  void CallBack(const std::function<void(const ConnPtr&)>& call) XTCP_ON_LOOP;
 
   // Notes that a visit with this mark came here. Returns false if the last one had the same.
   bool MarkVisited(bool mark) {
@@ -91,7 +91,7 @@ class ConnImpl : public Conn, public Channel {
   }
 
   // Calls OnDrain, once.
-  void TellDrain();
+  void TellDrain() XTCP_ON_LOOP;
 
   // Ends the connection at once, because its loop is broken.
   void Abort(std::error_code error) XTCP_ON_LOOP;
@@ -207,10 +207,10 @@ class ConnImpl : public Conn, public Channel {
 
   // Moves on to the next phase, if it is time. Returns false when the connection is closed. Only
   // this and `HandleReadEnd` change the phase.
-  bool AdvancePhase(Turn& turn);
+  bool AdvancePhase(Turn& turn) XTCP_ON_LOOP;
 
   // The peer has ended its stream, and the connection serves on.
-  void HandleHalfClose(Turn& turn);
+  void HandleHalfClose(Turn& turn) XTCP_ON_LOOP;
   void EnterPhase(Phase to);
   void BeginGracefulStop();
 
@@ -230,7 +230,7 @@ class ConnImpl : public Conn, public Channel {
   // Stops or starts the clocks of the deadlines of input, if reading was paused or resumed, or is
   // held or not. `paused` is what the caller has seen: another thread may change it at any moment,
   // so that a second look may give another answer.
-  void FollowPause(bool paused);
+  void FollowPause(bool paused) XTCP_ON_LOOP;
 
   // Arms the channel's timer for the first of the deadlines and the application's timer.
   void ScheduleTimer() XTCP_ON_LOOP;

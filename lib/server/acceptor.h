@@ -71,7 +71,7 @@ class Acceptor final : public Channel {
 
   // Hides the listener if that was not done, accepts clients that wait or had begun for `grace`
   // more, and closes. Loop thread only.
-  void Drain(DrainMode mode, std::chrono::nanoseconds grace);
+  void Drain(DrainMode mode, std::chrono::nanoseconds grace) XTCP_ON_LOOP;
 
   // Stops listening. Call it on the loop's thread, or while no loop runs.
   void Close();
@@ -87,7 +87,7 @@ class Acceptor final : public Channel {
   void HandleTimer() XTCP_ON_LOOP override;
 
   bool DrainIsOver() const;
-  void EndDrain();
+  void EndDrain() XTCP_ON_LOOP;
 
   // Admits an accepted socket, or closes it.
   void Take(AcceptResult accepted) XTCP_ON_LOOP;

@@ -47,7 +47,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
 
     // Whether the server drains; and a drain was seen: its listeners are to be drained.
     virtual bool Drains() const = 0;
-    virtual void LoopDrains(ServerLoop& loop) = 0;
+    virtual void LoopDrains(ServerLoop& loop) XTCP_ON_LOOP = 0;
 
     // The loop is broken.
     virtual void LoopFailed(std::error_code error) = 0;
@@ -109,12 +109,12 @@ class ServerLoop final : public ServiceLoop, public Channel {
   void RefuseDealt() XTCP_EXCLUDES(mu_);
 
   // Looks for stops that the connections have not been told of.
-  void SeeStops();
-  void SeeDrain();
-  void TellDrain();
+  void SeeStops() XTCP_ON_LOOP;
+  void SeeDrain() XTCP_ON_LOOP;
+  void TellDrain() XTCP_ON_LOOP;
 
   // Goes on with the visit that is under way, or begins the next one.
-  void VisitSome() XTCP_EXCLUDES(mu_);
+  void VisitSome() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
   ServerVisit::Stage* NextStage() XTCP_EXCLUDES(mu_);
 
   // Tells connections of the stops, some of them in each iteration.

@@ -70,7 +70,7 @@ c_library='brk mmap mmap2 munmap mprotect madvise mremap futex futex_time64 fute
   _llseek stat stat64 fstat fstat64 restart_syscall membarrier uname prctl sysinfo riscv_hwprobe'
 # Catch2 takes signals; the tests look into /proc, and play peers, handlers and loggers.
 tests='rt_sigaction sigaltstack poll ppoll ppoll_time64 pipe pipe2 dup2 dup3 readlink readlinkat getdents
-  getdents64 nanosleep clock_nanosleep clock_nanosleep_time64 getpid gettid tgkill kill wait4 recvmsg'
+  getdents64 nanosleep clock_nanosleep clock_nanosleep_time64 getpid gettid tgkill kill wait4 recvmsg getrusage'
 
 trace=$(mktemp)
 output=$(mktemp)

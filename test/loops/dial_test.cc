@@ -455,6 +455,7 @@ TEST_CASE("each system call of a dial may fail, and the loop goes on", "[M51][R5
     REQUIRE_FALSE(conn->Dial(listener.address()));
     REQUIRE(
         WaitUntil([&] { return events->totals().dials_failed + events->totals().connected == 1; }));
+    static_cast<void>(conn->Stop(StopMode::kImmediately));
     static_cast<void>(conn->Stop(StopMode::kGracefullyAndWait));
   }
   const ConnPtr next = NewConn(WithDefaults({}, events), group.loop());
