@@ -331,6 +331,11 @@ bool Group::DetachIdle(Member& member) {
   return true;
 }
 
+bool Group::HasMembers() const {
+  MutexLock lock(mu_);
+  return members_ != nullptr;
+}
+
 void Group::Keep(std::shared_ptr<void> object) {
   MutexLock lock(mu_);
   if (life_ != Life::kEnded) kept_.push_back(std::move(object));

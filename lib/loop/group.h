@@ -111,6 +111,9 @@ class Group final : public std::enable_shared_from_this<Group> {
   void Keep(std::shared_ptr<void> object) XTCP_EXCLUDES(mu_);
   void LetGo(const void* object) XTCP_EXCLUDES(mu_);
 
+  // Returns whether something lives on the group.
+  bool HasMembers() const XTCP_EXCLUDES(mu_);
+
   // Returns the error that `Run` will return, if there is one.
   std::error_code error() const XTCP_EXCLUDES(mu_);
 

@@ -26,16 +26,14 @@ namespace {
 
 // ---- What a drain is.
 
+// A server that has drained ends by itself, when its grace is over: that nothing is connected does
+// not mean that nobody has begun to connect. A group goes on when the last of its members has ended.
+
 void BeginDrain(ServerAccess::Impl& server) { server.Drain(DrainMode::kOwnListeners); }
-bool IsDrained(ServerAccess::Impl& server) { return server.ConnectionCount() == 0; }
+bool IsDrained(ServerAccess::Impl&) { return false; }
 
 void BeginDrain(Group& group) { group.Drain(DrainMode::kOwnListeners); }
-bool IsDrained(Group& group) {
-  for (std::size_t i = 0; i < group.size(); ++i) {
-    if (group.core(i).context().connections.load(std::memory_order_relaxed) != 0) return false;
-  }
-  return true;
-}
+bool IsDrained(Group& group) { return !group.HasMembers(); }
 
 // ---- What can be run until a signal comes. Each keeps the inside alive, so that the handle may be
 // destroyed in a callback.

@@ -1,4 +1,5 @@
-// What becomes of a daemon when the system refuses what its signals need.
+// What becomes of a daemon when the system refuses what its signals need, and what a drain does
+// with time.
 
 #include <signal.h>
 #include <sys/epoll.h>
@@ -8,13 +9,19 @@
 
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
 #include <memory>
 #include <system_error>
+#include <thread>
+#include <utility>
 
+#include "support/deadline.h"
 #include "support/event_recorder.h"
 #include "support/fault_control.h"
 #include "support/leak_guard.h"
+#include "support/raw_peer.h"
 #include "support/test_server.h"
+#include "support/violations.h"
 
 namespace xtcp::test {
 namespace {
@@ -66,6 +73,46 @@ TEST_CASE("what signals need and the system refuses is returned", "[M64][F2]") {
                      .error = ENOMEM,
                      .first = first,
                      .operation = EPOLL_CTL_ADD}) == System(ENOMEM));
+  }
+}
+
+TEST_CASE("a drain waits for those who have begun to connect", "[M64][M63]") {
+  for (const bool whole_group : {false, true}) {
+    CAPTURE(whole_group);
+    VirtualClock clock;
+    auto events = std::make_shared<EventRecorder>();
+    LoopGroup group;
+    Options options;
+    options.drain_grace = std::chrono::seconds(1);
+    options = WithDefaults(std::move(options), events);
+    Server server = whole_group ? Server(options, group) : Server(options);
+    REQUIRE_FALSE(server.Listen("127.0.0.1:0"));
+    if (whole_group) REQUIRE_FALSE(server.Start());
+    const SignalPlan plan{.signals = {SIGUSR1}, .drain = std::chrono::hours(1)};
+    std::error_code error;
+    Signal ended;
+    std::thread serving([&] {
+      error = whole_group ? RunUntilSignal(group, plan) : ServeUntilSignal(server, plan);
+      ended.Set();
+    });
+    // It serves, and nobody is connected any more.
+    RawPeer(server.Addresses().at(0).Port()).Close();
+    REQUIRE(events->WaitForClosed(1));
+    REQUIRE(::kill(::getpid(), SIGUSR1) == 0);
+    REQUIRE(WaitUntil([&] { return server.IsDraining(); }));
+    REQUIRE(clock.Settle());
+    clock.Advance(std::chrono::milliseconds(900));
+    REQUIRE(clock.Settle());
+    CHECK_FALSE(server.IsStopped());
+    // When its grace is over it ends, and does not wait for an hour.
+    CHECK(WaitUntil([&] {
+      clock.Advance(std::chrono::milliseconds(20));
+      return ended.IsSet();
+    }));
+    if (!ended.Wait(3 * kDeadline)) Die("a drain does not end");
+    serving.join();
+    CHECK_FALSE(error);
+    CHECK(events->Verify() == "");
   }
 }
 
