@@ -82,6 +82,8 @@ struct NoOwner final : ServerLoop::Owner {
   void GroupStops(Stops) override {}
   void LoopBegins(ServerLoop&) override {}
   void LoopStops(ServerLoop&) override {}
+  bool Drains() const override { return false; }
+  void LoopDrains(ServerLoop&) override {}
   void LoopFailed(std::error_code) override {}
   void LoopEnded() override {}
 };
@@ -94,12 +96,13 @@ struct NoDialerOwner final : Dialer::Owner {
 };
 
 struct NoSink final : AcceptSink {
-  bool MayAccept() const override { return false; }
+  bool MayAccept(bool) const override { return false; }
   bool MayAdmit() override { return false; }
   void Accepted(ConnectedSocket, EventLoop&) override {}
   void SetUpFailed(std::error_code) override {}
   void AcceptFailed() override {}
   void ListenerDied(std::error_code) override {}
+  void ListenerDrained() override {}
 };
 
 struct TestConn final : ConnImpl {
@@ -143,7 +146,8 @@ struct Parts {
   LoopCore core{std::make_shared<LoopContext>(std::weak_ptr<Group>(), 0)};
   std::shared_ptr<ConnContext> context = std::make_shared<ConnContext>(
       core.shared_context(), options.protocol, options.send_buffer_limit);
-  NoServiceLoop service{core, options, context};
+  LoopTotals totals;
+  NoServiceLoop service{core, options, context, totals};
   Inbound inbound;
   Outbound outbound;
   Deadlines deadlines;
@@ -295,7 +299,7 @@ const std::vector<Broken> kLife{
        NoSink sink;
        AcceptPause pause;
        Acceptor acceptor(UniqueFd(::eventfd(0, EFD_CLOEXEC)), SocketAddress(), SocketFile(),
-                         nullptr);
+                         nullptr, false);
        static_cast<void>(acceptor.Start(parts.core.loop(), sink, pause));
        static_cast<void>(acceptor.Start(parts.core.loop(), sink, pause));
      }},

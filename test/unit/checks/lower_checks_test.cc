@@ -122,9 +122,9 @@ const std::vector<Broken> kBaseAndBuffer{
     {"more was written than was queued",
      [] {
        BlockPool pool;
-       OutboundBuffer buffer;
+       OutboundBuffer buffer, released;
        static_cast<void>(buffer.Append(kBytes, pool));
-       buffer.Consume(kBytes.size() + 1, pool);
+       buffer.Consume(kBytes.size() + 1, pool, released);
      }},
     {"a buffer is put after itself",
      [] {
