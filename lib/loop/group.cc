@@ -26,6 +26,11 @@ std::shared_ptr<Group> Group::Make(std::size_t loops) {
   return group;
 }
 
+// What is still posted to a loop that never ran may be an object that the group keeps.
+Group::~Group() {
+  for (const std::unique_ptr<LoopCore>& core : loops_) core->Close();
+}
+
 // ---- Running.
 
 std::error_code Group::Run() {

@@ -60,6 +60,7 @@ class Group final : public std::enable_shared_from_this<Group> {
  public:
   // Makes a group of `loops` loops, 0 for one a processor. Throws std::bad_alloc.
   static std::shared_ptr<Group> Make(std::size_t loops);
+  ~Group();
 
   // These do what `LoopGroup` says of them.
   std::error_code Run() XTCP_EXCLUDES(mu_);
