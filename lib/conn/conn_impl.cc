@@ -428,6 +428,7 @@ Turn& ConnImpl::BeginTurn() {
 }
 
 void ConnImpl::FinishTurn(Turn& turn) {
+  XTCP_DCHECK(turn.IsOf(this), "a turn is finished by another connection");
   const AtScopeEnd leave([&] {
     turn.Leave();
     turn.Release(context_->pool);
