@@ -148,12 +148,12 @@ class XTCP_API Protocol {
   // The view is valid during the call, and for a packet that keeps a part of it until `OnEvent`
   // returns; a packet that leaves `OnEvent` must own its bytes.
   //
-  // A protocol that knows from a length field how long its packet is says so in `need`, and one
-  // that has searched all of the view for a delimiter may ask for a good deal more. Otherwise a
-  // long packet from a peer that trickles is looked at again with every few bytes. If the stream
-  // ends first, `Unpack` gets what there is once more, if there are bytes that it has not seen. A
-  // `need` beyond the limit ends the connection at once (kPacketTooLarge). Nothing is reserved
-  // because of `need`.
+  // A protocol that knows from a length field how long its packet is says so in `need`. Otherwise a
+  // long packet from a peer that trickles is looked at again with every few bytes. (One that has
+  // searched all of the view for a delimiter cannot know, since the next byte may be it; if it asks
+  // for more, a peer may wait in vain for its answer.) If the stream ends first, `Unpack` gets what
+  // there is once more, if there are bytes that it has not seen. A `need` beyond the limit ends the
+  // connection at once (kPacketTooLarge). Nothing is reserved because of `need`.
   virtual UnpackResult Unpack(std::span<const std::byte> buf) const;
 
   // The state of one connection's input, for protocols in which the meaning of bytes depends on
