@@ -1,6 +1,5 @@
 #pragma once
 
-#include <sched.h>
 #include <time.h>
 
 #include <algorithm>
@@ -23,6 +22,12 @@ inline std::uint64_t ReadNs(clockid_t clock) {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
+// Waits a little. It does not yield: where other programs run, that may take very long.
+inline void Rest() {
+  const timespec little{0, 20'000};
+  nanosleep(&little, nullptr);
+}
+
 // Has `task` run on the loop, and waits.
 template <typename Post, typename Task>
 void RunThere(const Post& post, Task task) {
@@ -31,7 +36,7 @@ void RunThere(const Post& post, Task task) {
     task();
     done.store(true, std::memory_order_release);
   });
-  while (!done.load(std::memory_order_acquire)) sched_yield();
+  while (!done.load(std::memory_order_acquire)) Rest();
 }
 
 // A thread that posts. It waits when too many of its tasks have not run.
@@ -41,12 +46,12 @@ class Producer {
   std::uint64_t PostUntil(std::uint64_t end, const Post& post) {
     std::uint64_t posted = 0;
     for (; posted % 64 != 0 || ReadNs(CLOCK_MONOTONIC) < end; ++posted) {
-      while (posted - ran_.load(std::memory_order_acquire) >= kAhead) sched_yield();
+      while (posted - ran_.load(std::memory_order_acquire) >= kAhead) Rest();
       post([this] {
         ran_.store(ran_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
       });
     }
-    while (ran_.load(std::memory_order_acquire) != posted) sched_yield();
+    while (ran_.load(std::memory_order_acquire) != posted) Rest();
     return posted;
   }
 
