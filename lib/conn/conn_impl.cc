@@ -102,6 +102,7 @@ std::error_code ConnImpl::SendParts(std::span<const Part> parts) {
     if (post) Push();
     return error;
   }
+  service().loop().AssertOnThread();
   Turn& turn = service().turn();
   const bool own = turn.IsOf(this);
   const std::error_code error = out_.SendParts(parts, size, own ? &turn : nullptr,
@@ -213,11 +214,10 @@ void ConnImpl::WaitForEnd() const {
 // ---- Any callback on its loop.
 
 void ConnImpl::SetTimer(std::chrono::milliseconds delay) {
-  const bool serves = fd_.valid() && phase_ == Phase::kServing && !fin_seen_;
-  if (!EventLoop::IsCurrent(context_->mailbox) || !serves) return;
+  if (!EventLoop::IsCurrent(context_->mailbox) || !fd_.valid()) return;
   EventLoop& loop = service().loop();
   loop.AssertOnThread();
-  if (phase_ != Phase::kServing) return;
+  if (phase_ != Phase::kServing || fin_seen_) return;
   if (delay.count() <= 0) {
     timer_due_ = loop.iteration_began();
     Post();

@@ -68,7 +68,8 @@ class ConnImpl : public Conn, public Channel {
   void SetTimer(std::chrono::milliseconds delay) override;
   void CancelTimer() override;
   Loop loop() const override;
-  Protocol::Decoder* decoder() override;
+  // It may be asked before the dial, when no loop has the connection, which the analysis cannot know.
+  Protocol::Decoder* decoder() XTCP_NO_THREAD_SAFETY_ANALYSIS override;
   void EndSend() override;
 
   // The rest is for its service, on its loop's thread.
@@ -84,7 +85,7 @@ class ConnImpl : public Conn, public Channel {
   void CallBack(const std::function<void(const ConnPtr&)>& call) XTCP_ON_LOOP;
 
   // Notes that a visit with this mark came here. Returns false if the last one had the same.
-  bool MarkVisited(bool mark) {
+  bool MarkVisited(bool mark) XTCP_ON_LOOP {
     const bool marked = visit_mark_ == mark;
     visit_mark_ = mark;
     return !marked;
@@ -211,8 +212,8 @@ class ConnImpl : public Conn, public Channel {
 
   // The peer has ended its stream, and the connection serves on.
   void HandleHalfClose(Turn& turn) XTCP_ON_LOOP;
-  void EnterPhase(Phase to);
-  void BeginGracefulStop();
+  void EnterPhase(Phase to) XTCP_ON_LOOP;
+  void BeginGracefulStop() XTCP_ON_LOOP;
 
   // Ends the connection; kClosed is delivered inside.
   void Close(Turn& turn, CloseReason reason, std::error_code error) XTCP_ON_LOOP;
@@ -225,7 +226,7 @@ class ConnImpl : public Conn, public Channel {
 
   // Returns whether nothing is read for now, because the application has paused, or too much is
   // queued.
-  bool reads_nothing() const { return intake_.paused() || in_.held(); }
+  bool reads_nothing() const XTCP_ON_LOOP { return intake_.paused() || in_.held(); }
 
   // Stops or starts the clocks of the deadlines of input, if reading was paused or resumed, or is
   // held or not. `paused` is what the caller has seen: another thread may change it at any moment,
@@ -249,17 +250,18 @@ class ConnImpl : public Conn, public Channel {
   // The attribute lets the small members after these three use the bytes that they leave free.
   [[no_unique_address]] Inbound in_;
   [[no_unique_address]] Outbound out_;
-  [[no_unique_address]] Deadlines deadlines_;
-  Phase phase_ = Phase::kServing;
-  std::uint8_t deferred_ = 0;       // reasons for the next turn
-  std::uint8_t starved_count_ = 0;  // turns in a row in which the kernel had no memory
-  bool starved_ : 1 = false;        // wait for the timer, not for events
-  bool parked_ : 1 = false;         // paused and hung up: out of the poller
-  bool fin_seen_ : 1 = false;       // the peer's end of stream was read
-  bool fin_sent_ : 1 = false;
-  bool drain_told_ : 1 = false;
-  bool visit_mark_ : 1 = false;
-  Deadlines::Time timer_due_ = Deadlines::kNever;  // when the application's timer is due
+  [[no_unique_address]] Deadlines deadlines_ XTCP_OF_LOOP;
+  Phase phase_ XTCP_OF_LOOP = Phase::kServing;
+  std::uint8_t deferred_ XTCP_OF_LOOP = 0;       // reasons for the next turn
+  std::uint8_t starved_count_ XTCP_OF_LOOP = 0;  // turns in a row in which the kernel had no memory
+  bool starved_ : 1 XTCP_OF_LOOP = false;        // wait for the timer, not for events
+  bool parked_ : 1 XTCP_OF_LOOP = false;         // paused and hung up: out of the poller
+  bool fin_seen_ : 1 XTCP_OF_LOOP = false;       // the peer's end of stream was read
+  bool fin_sent_ : 1 XTCP_OF_LOOP = false;
+  bool drain_told_ : 1 XTCP_OF_LOOP = false;
+  bool visit_mark_ : 1 XTCP_OF_LOOP = false;
+  // When the application's timer is due.
+  Deadlines::Time timer_due_ XTCP_OF_LOOP = Deadlines::kNever;
   std::uint32_t index_ = 0;
   std::uint32_t last_iteration_ XTCP_OF_LOOP = 0;  // the loop's, in which the last turn was
 

@@ -86,7 +86,7 @@ class Acceptor final : public Channel {
   void HandleEvents(std::uint32_t events) XTCP_ON_LOOP override;
   void HandleTimer() XTCP_ON_LOOP override;
 
-  bool DrainIsOver() const;
+  bool DrainIsOver() const XTCP_ON_LOOP;
   void EndDrain() XTCP_ON_LOOP;
 
   // Admits an accepted socket, or closes it.

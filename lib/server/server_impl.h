@@ -63,7 +63,7 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   void LoopBegins(internal::ServerLoop& loop) XTCP_ON_LOOP override;
   void LoopStops(internal::ServerLoop& loop) override;
   bool Drains() const override { return drains_.load(); }
-  void LoopDrains(internal::ServerLoop& loop) override XTCP_ON_LOOP;
+  void LoopDrains(internal::ServerLoop& loop) XTCP_ON_LOOP override;
   void LoopFailed(std::error_code error) override { Fail(error); }
   void LoopEnded() override;
 

@@ -137,19 +137,19 @@ class ServerLoop final : public ServiceLoop, public Channel {
 
   // Loop thread only: the stops that connections are told of, and the index below which they have
   // not been told yet.
-  Stops told_stops_ = Stops::kNone;
-  std::size_t tell_next_ = 0;
-  bool begun_ = false;
+  Stops told_stops_ XTCP_OF_LOOP = Stops::kNone;
+  std::size_t tell_next_ XTCP_OF_LOOP = 0;
+  bool begun_ XTCP_OF_LOOP = false;
 
   // Of a drain: below which index connections have not been told of it.
-  bool drains_ = false;
-  std::size_t drain_next_ = 0;
+  bool drains_ XTCP_OF_LOOP = false;
+  std::size_t drain_next_ XTCP_OF_LOOP = 0;
 
   // The stage that is under way, and below which index its connections are. What a connection notes
   // of the last visit changes from one visit to the next, so that none gets two of the same.
-  ServerVisit::Stage* stage_ = nullptr;
-  std::size_t visit_next_ = 0;
-  bool visit_mark_ = false;
+  ServerVisit::Stage* stage_ XTCP_OF_LOOP = nullptr;
+  std::size_t visit_next_ XTCP_OF_LOOP = 0;
+  bool visit_mark_ XTCP_OF_LOOP = false;
 
   sys::Atomic<bool> end_asked_{false};
 
