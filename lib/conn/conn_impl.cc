@@ -460,6 +460,7 @@ void ConnImpl::RunTasks(Turn& turn) {
   TaskChain tasks = intake_.TakeTasks(kTasksPerTurn);
   while (!tasks.empty() && !turn.doomed()) {
     const std::unique_ptr<TaskChain::Node> node = tasks.TakeFirst();
+    context_->loop->tasks.CountRun();
     CallAside(turn, [&](Handler&) { node->task(); });
   }
   if (intake_.has_tasks()) Post();

@@ -38,6 +38,8 @@ std::error_code TaskQueue::Push(Task task) {
   return {};
 }
 
+void TaskQueue::CountRun() { Add(run_, 1); }
+
 bool TaskQueue::TakeWaiting() {
   constexpr std::size_t kKept = 4 * kPerTurn;  // after a burst of more the memory is given back
   running_.clear();
@@ -54,7 +56,7 @@ void TaskQueue::HandlePosted() {
   // waits for the next iteration.
   for (std::size_t left = kPerTurn; next_ < running_.size() && left > 0; --left) {
     Task task = std::move(running_[next_++]);
-    Add(run_, 1);
+    CountRun();
     if (CallTask(task)) Add(exceptions_, 1);
   }
   if ((next_ < running_.size() || !empty()) && ClaimPost()) mailbox_.Push(this);

@@ -40,6 +40,9 @@ class TaskQueue final : public Channel {
 
   bool empty() const XTCP_EXCLUDES(mu_);
 
+  // Counts a task that ran elsewhere on the loop: one of a connection. Loop thread only.
+  void CountRun();
+
   std::uint64_t run() const { return run_.load(std::memory_order_relaxed); }
   std::uint64_t exceptions() const { return exceptions_.load(std::memory_order_relaxed); }
 

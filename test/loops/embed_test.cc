@@ -292,6 +292,10 @@ TEST_CASE("LoopStats are totals since the loop began", "[M57]") {
   REQUIRE(after.busy - before.busy == 30ms);
   REQUIRE(after.longest_turn == 30ms);
   REQUIRE(after.timers == before.timers);
+  // A connection's tasks count as well.
+  REQUIRE_FALSE(events->conn()->Post([] {}));
+  REQUIRE(clock.Settle());
+  REQUIRE(group.loop().Stats().tasks == after.tasks + 1);
   int runs = 0;
   const Timer timer = group.loop().RunAfter(1ms, [&] { ++runs; });
   REQUIRE(group.On([&] { events->conn()->SetTimer(1ms); }));
