@@ -34,7 +34,7 @@ install: all ## to PREFIX (/usr/local), LIBDIR, INCLUDEDIR, DOCDIR, below DESTDI
 	@$(call put_filled,xtcp-spdlog.pc,$(PKGCONFIGDIR))
 	@$(call put_filled,xtcp-config.cmake,$(CMAKEDIR))
 	@$(call put_filled,xtcp-config-version.cmake,$(CMAKEDIR))
-	$(call put,644,LICENSE README.md docs/*.md,$(DOCDIR))
+	$(call put,644,LICENSE README.md CONTRIBUTING.md SECURITY.md docs/*.md,$(DOCDIR))
 	$(call put,644,docs/decisions/*.md,$(DOCDIR)/decisions)
 	$(call put,644,demo/*,$(DOCDIR)/examples)
 	@# So that programs find the shared library; not in a package, where it is the installer's.
