@@ -10,6 +10,7 @@
 
 #include "loop/group.h"
 #include "reactor/channel.h"
+#include "reactor/loop_thread.h"
 #include "server/signal_handlers.h"
 
 namespace xtcp::internal {
@@ -56,11 +57,11 @@ class SignalChannel final : public Channel {
  private:
   using Time = std::chrono::nanoseconds;  // of sys::Now
 
-  void HandlePosted() override;
-  void HandleEvents(std::uint32_t events) override;
-  void HandleTimer() override;
-  void HandleRetired() override;
-  std::error_code Watch();
+  void HandlePosted() XTCP_ON_LOOP override;
+  void HandleEvents(std::uint32_t events) XTCP_ON_LOOP override;
+  void HandleTimer() XTCP_ON_LOOP override;
+  void HandleRetired() XTCP_ON_LOOP override;
+  std::error_code Watch() XTCP_ON_LOOP;
   void Post();
 
   const std::chrono::milliseconds drain_;
