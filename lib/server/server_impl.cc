@@ -123,18 +123,17 @@ std::error_code Server::Impl::ServeOnOwnGroup() {
 
 std::error_code Server::Impl::Begin() {
   const internal::CancellationOff off;
-  bool stopped = false;
   {
     MutexLock lock(mu_);
     FollowGroup();
     if (life_ != Life::kIdle) return Errc::kAlreadyUsed;
-    stopped = stops_ != Stops::kNone;
-    if (!stopped && acceptors_.empty()) return Errc::kNotListening;
-    life_ = stopped ? Life::kEnded : Life::kStarting;
-  }
-  if (stopped) {
-    CloseListeners();  // what was opened after the stop
-    return Errc::kStopped;
+    if (stops_ != Stops::kNone) {
+      life_ = Life::kEnded;
+      CloseListeners();  // what was opened after the stop
+      return Errc::kStopped;
+    }
+    if (acceptors_.empty()) return Errc::kNotListening;
+    life_ = Life::kStarting;
   }
   std::error_code error = MakeLoops();
   if (!error) error = FindLimit();
@@ -348,7 +347,6 @@ void Server::Impl::StopWith(Stops stops, StopReport* report) {
   const bool never_ran = !owns_group_ && group_->DetachIdle(*this);
   bool tell = false;
   bool end_loops = false;
-  bool idle = false;
   {
     MutexLock lock(mu_);
     const Stops before = stops_;
@@ -358,7 +356,8 @@ void Server::Impl::StopWith(Stops stops, StopReport* report) {
     report->connections = report_.connections;
     tell = stops_ != before && life_ == Life::kServing;
     end_loops = tell && open_ == 0;
-    idle = life_ == Life::kIdle;
+    // Under the lock, since another thread may just begin to serve, and find the stop.
+    if (life_ == Life::kIdle) CloseListeners();
     // Noted before the lock is released, since a second stop, which returns at once, promises as
     // well that no send is accepted after it.
     if (tell) NoteStops(stops_);
@@ -367,7 +366,6 @@ void Server::Impl::StopWith(Stops stops, StopReport* report) {
     EndIdle();
     return;
   }
-  if (idle) CloseListeners();
   if (tell) {
     for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Post();
   }

@@ -111,6 +111,8 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
 
   // No connection is left, and none will come: the loops end.
   void EndLoops();
+
+  // To be called when no loop has them: under the lock before the server serves, or at its end.
   void CloseListeners();
 
   // The server has ended: releases threads that wait, and makes the calls that were asked for.

@@ -264,6 +264,9 @@ TEST_CASE("only the calling thread takes the signals, and none is started", "[M6
   CHECK(echo.events->Verify() == "");
 }
 
+// After a fork in a process with threads the thread sanitizer holds the child's signals back for ever.
+#if !defined(__SANITIZE_THREAD__)
+
 // Forks a child that gets `signal`. Returns its status.
 int StatusOfChild(int signal) {
   const pid_t child = ::fork();
@@ -294,6 +297,8 @@ TEST_CASE("a child takes its signals as usual, and they are not its parent's", "
   CHECK(daemon.Join() == "");
   CHECK(echo.events->Verify() == "");
 }
+
+#endif
 
 TEST_CASE("a signal that is ignored stays so", "[M64]") {
   const Disposition ignored(SIGUSR2, SIG_IGN);

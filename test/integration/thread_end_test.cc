@@ -184,7 +184,7 @@ class Leaving : public Handler {
 
   const Place place_;
   std::atomic<bool> left_{false};
-  const Conn* leaves_ = nullptr;
+  std::atomic<const Conn*> leaves_{nullptr};
   mutable std::mutex mutex_;
   std::vector<ConnPtr> conns_;
 };
@@ -316,50 +316,6 @@ TEST_CASE("a serving thread may end in each callback", "[M20][M24][seen-17]") {
   }
 }
 
-TEST_CASE("a serving thread may be cancelled while it waits", "[M20][M24][seen-17]") {
-  const std::size_t loops = GENERATE(1u, 2u);
-  Scene scene(Place::kRecv, loops);
-  scene.serving->Cancel();
-  scene.MustEnd(true);
-}
-
-// Keeps a callback until the test has asked for its thread's end. Whether the callback came to its
-// end all the same.
-class Busy : public Leaving {
- public:
-  Busy() : Leaving(Place::kRecv) {}
-  void OnEvent(EventType event, const ConnPtr& conn, PacketPtr packet) override {
-    if (event != EventType::kRecv) {
-      Leaving::OnEvent(event, conn, std::move(packet));
-      return;
-    }
-    inside.Set();
-    if (!go.Wait()) AddViolation("nobody lets the callback go on");
-    ::pthread_testcancel();
-    if (conn->Send("answer")) AddViolation("a Send was refused");
-    finished = true;
-  }
-  Signal inside, go;
-  std::atomic<bool> finished{false};
-};
-
-TEST_CASE("a serving thread that is cancelled finishes its callbacks first", "[M24][seen-17]") {
-  const auto handler = std::make_shared<Busy>();
-  Server server(WithDefaults({}, handler));
-  REQUIRE_FALSE(server.Listen("127.0.0.1:0"));
-  Pthread serving([&] { static_cast<void>(server.Serve()); });
-  RawPeer peer(server.Addresses().at(0).Port());
-  REQUIRE(peer.SendAll(Frame("x")));
-  REQUIRE(handler->inside.Wait());
-  serving.Cancel();
-  handler->go.Set();
-  CHECK_FALSE(serving.Join());
-  CHECK(handler->finished);
-  CHECK(handler->closed.count() == 1);
-  CHECK(handler->conn(0)->Stats().reason == CloseReason::kSystemError);
-  CHECK(handler->conn(0)->Stats().error == std::errc::operation_canceled);
-}
-
 // A dialled connection whose thread ends.
 struct Dialled {
   explicit Dialled(std::shared_ptr<Leaving> with, Place place)
@@ -415,6 +371,54 @@ TEST_CASE("a dialling thread may end in each callback", "[M20][M31][seen-17]") {
   }
 }
 
+// The thread sanitizer leaves a call that blocks by a return only: after a thread was cancelled in it,
+// it sees none of the thread's locks any more, and reports races where they are what orders.
+#if !defined(__SANITIZE_THREAD__)
+
+TEST_CASE("a serving thread may be cancelled while it waits", "[M20][M24][seen-17]") {
+  const std::size_t loops = GENERATE(1u, 2u);
+  Scene scene(Place::kRecv, loops);
+  scene.serving->Cancel();
+  scene.MustEnd(true);
+}
+
+// Keeps a callback until the test has asked for its thread's end. Whether the callback came to its
+// end all the same.
+class Busy : public Leaving {
+ public:
+  Busy() : Leaving(Place::kRecv) {}
+  void OnEvent(EventType event, const ConnPtr& conn, PacketPtr packet) override {
+    if (event != EventType::kRecv) {
+      Leaving::OnEvent(event, conn, std::move(packet));
+      return;
+    }
+    inside.Set();
+    if (!go.Wait()) AddViolation("nobody lets the callback go on");
+    ::pthread_testcancel();
+    if (conn->Send("answer")) AddViolation("a Send was refused");
+    finished = true;
+  }
+  Signal inside, go;
+  std::atomic<bool> finished{false};
+};
+
+TEST_CASE("a serving thread that is cancelled finishes its callbacks first", "[M24][seen-17]") {
+  const auto handler = std::make_shared<Busy>();
+  Server server(WithDefaults({}, handler));
+  REQUIRE_FALSE(server.Listen("127.0.0.1:0"));
+  Pthread serving([&] { static_cast<void>(server.Serve()); });
+  RawPeer peer(server.Addresses().at(0).Port());
+  REQUIRE(peer.SendAll(Frame("x")));
+  REQUIRE(handler->inside.Wait());
+  serving.Cancel();
+  handler->go.Set();
+  CHECK_FALSE(serving.Join());
+  CHECK(handler->finished);
+  CHECK(handler->closed.count() == 1);
+  CHECK(handler->conn(0)->Stats().reason == CloseReason::kSystemError);
+  CHECK(handler->conn(0)->Stats().error == std::errc::operation_canceled);
+}
+
 TEST_CASE("a dialling thread may be cancelled", "[M20][M31][seen-17]") {
   SECTION("while its connect is under way") {
     RawListener hung(0);
@@ -454,6 +458,8 @@ TEST_CASE("a dialling thread may be cancelled", "[M20][M31][seen-17]") {
     CHECK(handler->finished);
   }
 }
+
+#endif
 
 }  // namespace
 }  // namespace xtcp::test

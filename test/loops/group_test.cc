@@ -187,14 +187,19 @@ TEST_CASE("a loop that cannot be opened or started ends its group with that erro
   REQUIRE_FALSE(server.Listen("127.0.0.1:0"));
   REQUIRE_FALSE(server.Start());
   const ConnPtr conn = NewConn(WithDefaults({}, events), group[2]);
-  RawListener listener;
-  REQUIRE_FALSE(conn->Dial(listener.address()));
-  Redialer redialer(WithDefaults({}, events), listener.address(), group[1]);
+  // Nobody there would end a connection that a stop finds established.
+  RawListener hung(0);
+  RawPeer fills_it(hung.port());  // the queue is full: further SYNs are dropped
+  REQUIRE_FALSE(conn->Dial(hung.address()));
+  Redialer redialer(WithDefaults({}, events), hung.address(), group[1]);
   REQUIRE_FALSE(redialer.Start());
-  int tasks = 0;
-  for (std::size_t i = 0; i < 3; ++i) REQUIRE_FALSE(group[i].Post([&] { ++tasks; }));
+  const auto held_by_tasks = std::make_shared<int>();
+  for (std::size_t i = 0; i < 3; ++i) {
+    REQUIRE_FALSE(group[i].Post([held = held_by_tasks] { static_cast<void>(held); }));
+  }
   std::error_code error;
   WithinDeadline("Run", [&] { error = group.Run(); });
+  REQUIRE(held_by_tasks.use_count() == 1);  // each was run or dropped
   REQUIRE(error == std::error_code(failing.error, std::system_category()));
   REQUIRE(plan.injected() == 1);
   REQUIRE(group.IsStopped());
