@@ -194,7 +194,9 @@ TEST_CASE("no memory for what the kernel does not take of a large send", "[F4][E
 }
 
 TEST_CASE("no memory for a turn's bytes while the socket rests", "[F4][E5][B1][seen-28]") {
-  // A turn reads twice: packets, which are answered, and then the kernel has no memory either.
+  // A turn reads twice: packets, which are answered, and then the kernel has no memory either. It
+  // would read once if its packets took their whole time.
+  VirtualClock clock;
   Scene scene;
   scene.handler->on_recv = [&](const ConnPtr& conn) {
     if (scene.handler->packets > 1) return;

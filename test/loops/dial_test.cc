@@ -114,19 +114,21 @@ TEST_CASE("what Dial returns, with no callback after it", "[M51]") {
 }
 
 TEST_CASE("a dial without memory says so, and leaves nothing", "[M51][F4]") {
-  // Each allocation of the call fails once.
+  // Each allocation of the call fails once. Nobody answers, so that no event comes meanwhile, which
+  // needs memory to be recorded.
+  RawListener hung(0);
+  RawPeer fills_it(hung.port());  // the queue is full: further SYNs are dropped
   std::size_t refused = 0;
   for (std::uint64_t n = 1; n < 50; ++n) {
     CAPTURE(n);
     auto events = std::make_shared<EventRecorder>();
     TestGroup group;
-    RawListener listener;
     const ConnPtr conn = NewConn(WithDefaults({}, events), group.loop());
     std::error_code error;
     bool failed = false;
     {
       const FailAllocations fail(n);
-      error = conn->Dial(listener.address());
+      error = conn->Dial(hung.address());
       failed = fail.failed();
     }
     if (error) {
@@ -135,9 +137,9 @@ TEST_CASE("a dial without memory says so, and leaves nothing", "[M51][F4]") {
     }
     REQUIRE(group.Finish() == "");
     const auto totals = events->totals();
-    REQUIRE(totals.connected + totals.dials_failed <= (error ? 0 : 1));
-    if (totals.connected > 0) REQUIRE(totals.closed == 1);
-    static_cast<void>(events->Verify());
+    REQUIRE(totals.connected == 0);
+    REQUIRE(totals.dials_failed <= (error ? 0 : 1));
+    REQUIRE(events->Verify() == "");
     if (!failed) break;
   }
   REQUIRE(refused >= 2);
