@@ -27,19 +27,19 @@ struct ConnContext {
               std::size_t limit)
       : loop(std::move(on)),
         mailbox(loop->mailbox),
-        pool(loop->pool),
         protocol(std::move(with)),
         send_buffer_limit(limit) {}
 
   const std::shared_ptr<LoopContext> loop;
   Mailbox& mailbox;
-  BlockPool& pool;
   const std::shared_ptr<const Protocol> protocol;
   const std::size_t send_buffer_limit;
   // It is asked for once, since a default std::error_code costs a call into another library.
   const std::error_category& no_error = std::error_code().category();
 
   ServiceLoop* service = nullptr;  // loop thread only, while the service is there
+
+  BlockPool& pool() const { return loop->pool; }
 
   // The service's stops. Once there is one, or one of the group, `Send` is refused, even before the
   // loop has seen the stop. Relaxed: a thread that must see it is ordered after it by other means.

@@ -44,9 +44,9 @@ ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, SendState state)
 ConnImpl::~ConnImpl() {
   XTCP_DCHECK(!fd_.valid(), "a connection is destroyed with its socket");
   // Only a connection that was never served still has any of these.
-  intake_.TakePending(out_.queue(), out_.account(), context_->pool);
-  out_.Clear(context_->pool);
-  in_.Clear(context_->pool);
+  intake_.TakePending(out_.queue(), out_.account(), context_->pool());
+  out_.Clear(context_->pool());
+  in_.Clear(context_->pool());
 }
 
 // ---- Any thread.
@@ -114,7 +114,7 @@ std::error_code ConnImpl::SendParts(std::span<const Part> parts) {
 std::error_code ConnImpl::SendPacket(const Packet& packet) {
   // Don't pack when the send would be refused anyway.
   if (const std::error_code error = intake_.CheckState(*context_)) return intake_.Refuse(error);
-  Scratch scratch(context_->pool);
+  Scratch scratch(context_->pool());
   std::span<std::byte> packed;
   bool too_large = false;
   const auto allocate = [&](std::size_t size, std::span<std::byte>* room) {
@@ -293,9 +293,9 @@ void ConnImpl::Abort(std::error_code error) {
 }
 
 bool ConnImpl::CloseUnopened(std::error_code error) {
-  if (!intake_.CloseUnopened(error, out_.queue(), out_.account(), context_->pool)) return false;
+  if (!intake_.CloseUnopened(error, out_.queue(), out_.account(), context_->pool())) return false;
   EnterPhase(Phase::kClosed);
-  out_.Clear(context_->pool);
+  out_.Clear(context_->pool());
   return true;
 }
 
@@ -431,7 +431,7 @@ void ConnImpl::FinishTurn(Turn& turn) {
   XTCP_DCHECK(turn.IsOf(this), "a turn is finished by another connection");
   const AtScopeEnd leave([&] {
     turn.Leave();
-    turn.Release(context_->pool);
+    turn.Release(context_->pool());
   });
   if (phase_ == Phase::kClosed) return;
   if (intake_.has_tasks()) RunTasks(turn);
@@ -599,7 +599,7 @@ bool ConnImpl::AdvancePhase(Turn& turn) {
 
 void ConnImpl::BeginGracefulStop() {
   EnterPhase(Phase::kStopping);
-  in_.Clear(context_->pool);
+  in_.Clear(context_->pool());
   deadlines_.BeginLinger(sys::Now() + service().service().options->linger_timeout);
 }
 

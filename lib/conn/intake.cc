@@ -26,7 +26,7 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
     }
     room = pending_.room();
     if (bytes.size() <= room) {
-      pending_.Append(bytes, context.pool);
+      pending_.Append(bytes, context.pool());
       *post = QueuePending(bytes.size(), channel);
       return {0, context.no_error};
     }
@@ -37,13 +37,13 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
   const std::span<const std::byte> head = bytes.first(room);
   OutboundBuffer tail;
   std::error_code error;
-  if (!tail.Append(bytes.subspan(room), context.pool)) error = Errc::kNoMemory;
+  if (!tail.Append(bytes.subspan(room), context.pool())) error = Errc::kNoMemory;
   {
     MutexLock lock(mu_);
     if (!error) error = CheckState(context);
-    if (!error && !pending_.Append(head, context.pool)) error = Errc::kNoMemory;
+    if (!error && !pending_.Append(head, context.pool())) error = Errc::kNoMemory;
     if (!error) {
-      pending_.Splice(tail, context.pool);
+      pending_.Splice(tail, context.pool());
       *post = QueuePending(bytes.size(), channel);
     } else {
       CountRefused();
@@ -52,7 +52,7 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
       *post = budget_.has_refused() && state_.load() == SendState::kOpen && channel.ClaimPost();
     }
   }
-  tail.Clear(context.pool);
+  tail.Clear(context.pool());
   return error;
 }
 
@@ -62,14 +62,14 @@ std::error_code Intake::SendParts(std::span<const Part> parts, std::size_t size,
   OutboundBuffer added;
   std::error_code error = CheckState(context);
   if (!error && size > context.send_buffer_limit) error = Errc::kTooLarge;
-  if (!error && !added.AppendParts(parts, context.pool)) error = Errc::kNoMemory;
+  if (!error && !added.AppendParts(parts, context.pool())) error = Errc::kNoMemory;
   if (error) return Refuse(error);
   {
     MutexLock lock(mu_);
     const bool first_refusal = !budget_.has_refused();
     error = Admit(size, context);
     if (!error) {
-      pending_.Splice(added, context.pool);
+      pending_.Splice(added, context.pool());
       *post = QueuePending(size, channel);
     } else {
       // The loop may have set room aside that it does not need. From now on it gives all back.
@@ -77,7 +77,7 @@ std::error_code Intake::SendParts(std::span<const Part> parts, std::size_t size,
               channel.ClaimPost();
     }
   }
-  added.Clear(context.pool);
+  added.Clear(context.pool());
   return error;
 }
 

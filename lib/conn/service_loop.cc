@@ -12,7 +12,7 @@ ServiceLoop::ServiceLoop(LoopCore& core, const Options& options,
                .protocol = context_->protocol.get(),
                .options = &options,
                .totals = &totals,
-               .pool = &context_->pool,
+               .pool = &context_->pool(),
                .has_deadlines = options.read_deadline.count() > 0 ||
                                 options.write_deadline.count() > 0 ||
                                 options.packet_deadline.count() > 0} {
