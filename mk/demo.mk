@@ -1,7 +1,7 @@
-# The demo programs. Those that speak protobuf share a protocol, which is no program: the chat and
-# a test program link it.
+# The demo programs. Protocols with files of their own are no programs: a program and the test
+# program link them.
 
-DEMO_PARTS := demo/protobuf_protocol.cc
+DEMO_PARTS := demo/http_decoder.cc demo/protobuf_protocol.cc
 DEMO_PROGRAMS := $(patsubst %.cc,$(BUILD)/release/%,$(filter-out $(DEMO_PARTS),$(wildcard demo/*.cc)))
 GEN := $(BUILD)/release/demo/gen
 
@@ -24,9 +24,9 @@ $(BUILD)/$1/obj/gen/chat.o: $$(GEN)/chat.pb.cc | $$(DEPS_FIRST)
 
 $(BUILD)/$1/obj/demo/protobuf_%.o: DEMO_CFLAGS = -Idemo -isystem $$(GEN) $$(SPDLOG_CFLAGS) $$(PROTOBUF_CFLAGS)
 $(BUILD)/$1/obj/demo/protobuf_protocol.o $(BUILD)/$1/obj/demo/protobuf_chat.o: $$(GEN)/chat.pb.h
-PROTOBUF_OBJS_$1 := $(DEMO_PARTS:%.cc=$(BUILD)/$1/obj/%.o) $(BUILD)/$1/obj/gen/chat.o
+DEMO_OBJS_$1 := $(DEMO_PARTS:%.cc=$(BUILD)/$1/obj/%.o) $(BUILD)/$1/obj/gen/chat.o
 
--include $$(PROTOBUF_OBJS_$1:=.d)
+-include $$(DEMO_OBJS_$1:=.d)
 endef
 $(foreach c,$(CONFIGS),$(eval $(call demo_rules,$c)))
 
@@ -41,6 +41,7 @@ $(DEMO_PROGRAMS): $(BUILD)/release/%: $(BUILD)/release/obj/%.o $(BUILD)/release/
 	$(Q)$(CXX) $(LINK) $(USER_LDFLAGS) $(filter %.o,$^) $(BUILD)/release/libxtcp.a $(DEMO_LIBS) $(LDLIBS) -o $@
 
 $(BUILD)/release/demo/protobuf_chat: DEMO_LIBS = $(SPDLOG_LIBS) $(PROTOBUF_LIBS)
-$(BUILD)/release/demo/protobuf_chat: $(PROTOBUF_OBJS_release)
+$(BUILD)/release/demo/protobuf_chat: $(addprefix $(BUILD)/release/obj/,demo/protobuf_protocol.o gen/chat.o)
+$(BUILD)/release/demo/http_server: $(BUILD)/release/obj/demo/http_decoder.o
 
 -include $(patsubst $(BUILD)/release/%,$(BUILD)/release/obj/%.o.d,$(DEMO_PROGRAMS))

@@ -63,7 +63,7 @@ endef
 
 program_sources = $(filter test/$1/%,$(TEST_SRCS))
 fault_objects = $(FAULT_SRCS:%.cc=$(BUILD)/$1/obj/%.o)
-extra_objects = $(if $(filter fault flow limits loops options schedules,$2),$(call fault_objects,$1))$(if $(filter fuzz,$2),$(FUZZ_SRCS:%.cc=$(BUILD)/$1/obj/%.o))$(if $(filter demo,$2),$(PROTOBUF_OBJS_$(CONFIG_$1)))
+extra_objects = $(if $(filter fault flow limits loops options schedules,$2),$(call fault_objects,$1))$(if $(filter fuzz,$2),$(FUZZ_SRCS:%.cc=$(BUILD)/$1/obj/%.o))$(if $(filter demo,$2),$(DEMO_OBJS_$(CONFIG_$1)))
 
 $(foreach v,$(VARIANTS),\
   $(foreach p,$(filter-out %-fault,$(call programs_of,$v)),\

@@ -5,7 +5,8 @@
 # Several at a time, each under two limits. One line for each; the whole output only of what failed.
 # The last line is "N passed, N failed": the sum of Catch2 test cases and lint checks. A crash, a
 # time-out, a sanitizer report or a missing program counts as one failed. A lint check whose tool is
-# missing (exit status 77) is skipped; with STRICT=1 that is a failure too. Logs: build/test-logs/.
+# missing (exit status 77) is skipped; with STRICT=1 that is a failure too. What a test program says
+# to have left out is shown. Logs: build/test-logs/.
 #
 #   XTCP_TEST_CPU_SECONDS   processor time that one process may take, default 300: for what spins
 #   XTCP_TEST_SECONDS       time that a program may take, default 1800: for what sleeps for ever. It
@@ -167,6 +168,7 @@ reap() {
   [ "$bad" = 0 ] || printf ', %d failed' "$bad"
   [ -z "$why" ] || printf '  (%s)' "$why"
   echo
+  [ "$variant" = lint ] || sed -n 's/^left out: /      &/p' "$log"
   if [ "$bad" != 0 ]; then
     echo "----- $log"
     cat "$log"

@@ -2,7 +2,8 @@
 # Installs what the goals of `make deps GOAL...` need and what is missing: tools/deps.sh [GOAL]...
 #
 # With apt-get (Debian, Ubuntu), as root. Elsewhere, and to others, it says what to install and
-# fails. What a lint check alone needs is optional: where it is not to be had, that check is skipped.
+# fails. What a lint check alone needs is optional, and so are the clients that demos are tried with:
+# where they are not to be had, that check is skipped.
 export LC_ALL=C
 
 # What is looked for (commands or files, one of which is enough), and the package that has it with
@@ -15,6 +16,7 @@ protobuf  protoc                             protobuf-compiler   protobuf-compil
 protobuf  /usr/include/google/protobuf/message.h libprotobuf-dev protobuf-devel      protobuf
 spdlog    /usr/include/spdlog/spdlog.h       libspdlog-dev       spdlog-devel        spdlog
 catch     /usr/include/catch2/catch.hpp|/usr/include/catch2/catch_all.hpp catch2 catch-devel catch2
+clients   ?curl                              curl                curl                curl
 lint      ?clang++                           clang               clang               clang
 lint      ?clang-format-14                   clang-format-14     -                   -
 lint      ?strace                            strace              strace              strace
@@ -47,9 +49,11 @@ bench     /usr/include/event2/event.h        libevent-dev        libevent-devel 
 groups_of() {  # goal
   case $1 in
     demo) echo compile pkgconfig protobuf spdlog ;;
-    test | lint) echo compile pkgconfig protobuf spdlog catch lint ;;
+    test) echo compile pkgconfig protobuf spdlog catch clients lint ;;
+    lint) echo compile pkgconfig protobuf spdlog catch lint ;;
     test-cross) echo compile catch cross ;;
-    test-* | check | soak | fuzz | programs-*) echo compile pkgconfig protobuf spdlog catch ;;
+    test-* | check) echo compile pkgconfig protobuf spdlog catch clients ;;
+    soak | fuzz | programs-*) echo compile pkgconfig protobuf spdlog catch ;;
     compile_commands.json) echo compile pkgconfig protobuf spdlog ;;
     installcheck) echo compile pkgconfig protobuf spdlog install ;;
     docs) echo docs ;;
@@ -114,7 +118,7 @@ if [ $manager != apt ] || [ "$(id -u)" != 0 ]; then
   echo "deps: packages are missing. As root, run:" >&2
   [ $manager != apt ] || command="apt-get update && $command"
   echo "  $command$needed$optional" >&2
-  [ -n "$needed" ] || echo "deps: all of them are optional; without them some lint checks are skipped" >&2
+  [ -n "$needed" ] || echo "deps: all of them are optional; without them some checks are skipped" >&2
   [ -z "$needed" ]  # without the optional ones it can go on
   exit
 fi
@@ -144,7 +148,7 @@ for package in $optional; do
   if on_offer "$package"; then
     needed="$needed $package"
   else
-    echo "deps: there is no $package here; the lint check that needs it is skipped"
+    echo "deps: there is no $package here; the check that needs it is skipped"
   fi
 done
 [ -n "$needed" ] || exit 0

@@ -88,6 +88,8 @@ class Program {
 
   void Signal(int signal) { ::kill(pid_, signal); }
 
+  pid_t pid() const { return pid_; }  // until it has ended
+
   // Its exit status; none if it goes on, or was killed.
   std::optional<int> WaitForExit() {
     int status = 0;
