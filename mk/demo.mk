@@ -1,7 +1,7 @@
 # The demo programs. Protocols with files of their own are no programs: a program and the test
 # program link them.
 
-DEMO_PARTS := demo/http_decoder.cc demo/protobuf_protocol.cc
+DEMO_PARTS := demo/http_decoder.cc demo/protobuf_protocol.cc demo/redis_protocol.cc
 DEMO_PROGRAMS := $(patsubst %.cc,$(BUILD)/release/%,$(filter-out $(DEMO_PARTS),$(wildcard demo/*.cc)))
 GEN := $(BUILD)/release/demo/gen
 
@@ -43,5 +43,6 @@ $(DEMO_PROGRAMS): $(BUILD)/release/%: $(BUILD)/release/obj/%.o $(BUILD)/release/
 $(BUILD)/release/demo/protobuf_chat: DEMO_LIBS = $(SPDLOG_LIBS) $(PROTOBUF_LIBS)
 $(BUILD)/release/demo/protobuf_chat: $(addprefix $(BUILD)/release/obj/,demo/protobuf_protocol.o gen/chat.o)
 $(BUILD)/release/demo/http_server: $(BUILD)/release/obj/demo/http_decoder.o
+$(BUILD)/release/demo/redis_server: $(BUILD)/release/obj/demo/redis_protocol.o
 
 -include $(patsubst $(BUILD)/release/%,$(BUILD)/release/obj/%.o.d,$(DEMO_PROGRAMS))

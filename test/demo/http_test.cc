@@ -7,13 +7,12 @@
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <cstddef>
-#include <cstdio>
 #include <fstream>
-#include <iostream>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "demo/commands.h"
 #include "demo/http_samples.h"
 #include "support/deadline.h"
 #include "support/program.h"
@@ -278,21 +277,8 @@ TEST_CASE("the HTTP server drains: it answers, and says that the connection ends
 
 // ---- The server and curl.
 
-// What a command prints.
-std::string OutputOf(const std::string& command) {
-  std::FILE* const pipe = ::popen(command.c_str(), "r");
-  if (pipe == nullptr) return "";
-  std::string output;
-  for (int byte; (byte = std::fgetc(pipe)) != EOF;) output += static_cast<char>(byte);
-  ::pclose(pipe);
-  return output;
-}
-
 TEST_CASE("the HTTP server and curl understand each other") {
-  if (OutputOf("command -v curl").empty()) {
-    std::cout << "left out: curl is not installed\n";
-    return;
-  }
+  if (!IsInstalled("curl")) return;
   HttpServer server;
   const TempFolder folder;
   const std::string file = folder.path + "/body", url = " http://" + server.address;
