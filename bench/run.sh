@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs benchmarks that are built: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops]...
+# Runs benchmarks that are built: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops|redis]...
 #
 # The first line describes the machine; then come tables. One thing at a time, so nothing else
 # should run on the machine. CXX is the compiler that built them. With XTCP_BENCH_CSV=FOLDER each
@@ -18,8 +18,9 @@ for what in "${@:-echo}"; do
   case $what in
     echo | threads | growth | fair | sizes | micro | loops) "$programs/$what" ;;
     peers) "$programs/echo" --peers ;;
+    redis) bench/redis.sh ;;
     *)
-      echo "usage: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops]..." >&2
+      echo "usage: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops|redis]..." >&2
       exit 2 ;;
   esac || exit 1
 done
