@@ -8,46 +8,23 @@
 //
 // There is one loop, so what belongs to the broker needs no lock.
 
-#include <signal.h>
+#include <xtcp/daemon.h>
 #include <xtcp/xtcp.h>
 
 #include <algorithm>
-#include <any>
 #include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <map>
 #include <memory>
 #include <set>
-#include <span>
 #include <string>
 #include <string_view>
 #include <system_error>
-#include <thread>
 
 using namespace std::chrono_literals;
 
 namespace {
-
-// A line without its end, in the receive buffer.
-struct Line : xtcp::Packet {
-  explicit Line(std::string_view view) : text(view) {}
-  std::string_view text;
-};
-
-class LineProtocol : public xtcp::Protocol {
- public:
-  std::size_t PackSize(const xtcp::Packet&) const override { return 0; }  // text is sent
-  std::error_code PackTo(const xtcp::Packet&, xtcp::Writer&) const override {
-    return xtcp::Errc::kBadPacket;
-  }
-  xtcp::UnpackResult Unpack(std::span<const std::byte> buf) const override {
-    const std::string_view text = xtcp::Reader(buf).Text(buf.size());
-    const std::size_t end = text.find('\n');
-    if (end == text.npos) return {};  // more bytes are needed
-    return {.packet = std::make_unique<Line>(text.substr(0, end)), .size = end + 1};
-  }
-};
 
 // Takes the first word, and the space after it, from the front of `*text`.
 std::string_view TakeWord(std::string_view* text) {
@@ -61,7 +38,7 @@ struct Client {
   std::set<std::string, std::less<>> topics;
   bool was_asked = false;  // a PING is on its way
 };
-Client& ClientOf(const xtcp::ConnPtr& conn) { return std::any_cast<Client&>(conn->UserData()); }
+Client& ClientOf(const xtcp::ConnPtr& conn) { return *conn->Data<Client>(); }
 
 class Broker : public xtcp::Handler {
  public:
@@ -72,10 +49,11 @@ class Broker : public xtcp::Handler {
       for (const std::string& topic : ClientOf(conn).topics) Forget(topic, conn);
       return;
     }
-    if (event == xtcp::EventType::kAccept) conn->UserData() = Client{};
+    if (event == xtcp::EventType::kAccept) conn->EmplaceData<Client>();
     conn->SetTimer(keep_alive_);
     ClientOf(conn).was_asked = false;
-    if (event == xtcp::EventType::kRecv) Obey(conn, static_cast<const Line&>(*packet).text);
+    if (event == xtcp::EventType::kRecv)
+      Obey(conn, static_cast<const xtcp::BytesPacket&>(*packet).text());
   }
 
   void OnTimer(const xtcp::ConnPtr& conn) override {
@@ -92,7 +70,6 @@ class Broker : public xtcp::Handler {
   static constexpr std::size_t kTopicsMax = 100;  // of one client
 
   void Obey(const xtcp::ConnPtr& conn, std::string_view line) {
-    if (line.ends_with('\r')) line.remove_suffix(1);
     const std::string_view command = TakeWord(&line), topic = TakeWord(&line);
     if (command == "PONG") return;
     if (topic.empty()) return Say(conn, "ERR no such command\n");
@@ -142,27 +119,15 @@ int main(int argc, char** argv) {
     std::cerr << "usage: broker HOST:PORT [KEEP_ALIVE_SECONDS]\n";
     return 2;
   }
-  sigset_t signals;  // blocked before any thread starts, so that only sigwait takes them
-  sigemptyset(&signals);
-  for (const int signal : {SIGINT, SIGTERM}) sigaddset(&signals, signal);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-
   xtcp::Options options{.handler = std::make_shared<Broker>(
                             std::chrono::duration_cast<std::chrono::milliseconds>(keep_alive)),
-                        .protocol = std::make_shared<LineProtocol>()};
+                        .protocol = std::make_shared<xtcp::LineProtocol>()};
   xtcp::Server server(options.Hardened());
   std::error_code error = server.Listen(argv[1]);
-  if (error) {
-    std::cerr << argv[1] << ": " << error.message() << '\n';
-    return 1;
+  if (!error) {
+    std::cout << "listens on " << server.Addresses().front().ToString() << std::endl;
+    error = xtcp::ServeUntilSignal(server);
   }
-  std::cout << "listens on " << server.Addresses().front().ToString() << std::endl;
-  std::jthread stopper([&, signal = 0]() mutable {
-    sigwait(&signals, &signal);
-    server.Stop(xtcp::StopMode::kGracefullyButNotWait);
-  });
-  error = server.Serve();
-  if (error) std::cerr << error.message() << '\n';
-  pthread_kill(stopper.native_handle(), SIGTERM);  // it still waits if no signal came
+  if (error) std::cerr << argv[1] << ": " << error.message() << '\n';
   return error ? 1 : 0;
 }

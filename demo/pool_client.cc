@@ -13,9 +13,7 @@
 #include <iostream>
 #include <memory>
 #include <semaphore>
-#include <span>
 #include <string>
-#include <string_view>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -23,22 +21,6 @@
 using namespace std::chrono_literals;
 
 namespace {
-
-// An acknowledgement; what it says is of no matter.
-struct Line : xtcp::Packet {};
-
-class LineProtocol : public xtcp::Protocol {
- public:
-  std::size_t PackSize(const xtcp::Packet&) const override { return 0; }  // text is sent
-  std::error_code PackTo(const xtcp::Packet&, xtcp::Writer&) const override {
-    return xtcp::Errc::kBadPacket;
-  }
-  xtcp::UnpackResult Unpack(std::span<const std::byte> buf) const override {
-    const std::size_t end = xtcp::Reader(buf).Text(buf.size()).find('\n');
-    if (end == std::string_view::npos) return {};  // more bytes are needed
-    return {.packet = std::make_unique<Line>(), .size = end + 1};
-  }
-};
 
 // The lines that are not acknowledged. All but `WaitForRoom` is called on the loop, so it needs no
 // lock.
@@ -62,19 +44,12 @@ class Outbox : public xtcp::Handler {
   bool done() const { return complete_ && lines_.empty(); }
 
   void OnEvent(xtcp::EventType event, const xtcp::ConnPtr& conn, xtcp::PacketPtr) override {
-    switch (event) {
-      case xtcp::EventType::kAccept:
-        return;  // for the end that listens
-      case xtcp::EventType::kConnected:
-        conn_ = conn;
-        sent_ = 0;  // on this connection
-        return SendMore();
-      case xtcp::EventType::kRecv:
-        return Acknowledge();
-      case xtcp::EventType::kClosed:
-        conn_ = nullptr;
-        return;
-    }
+    if (event == xtcp::EventType::kRecv) Acknowledge();
+    if (event == xtcp::EventType::kClosed) conn_ = nullptr;
+    if (event != xtcp::EventType::kConnected) return;
+    conn_ = conn;
+    sent_ = 0;  // on this connection
+    SendMore();
   }
   void OnSendReady(const xtcp::ConnPtr&) override { SendMore(); }
   void OnDialFailed(const xtcp::ConnPtr&, std::error_code error) override {
@@ -121,9 +96,10 @@ int main(int argc, char** argv) {
   }
   xtcp::LoopGroup group;
   const auto outbox = std::make_shared<Outbox>(group);
-  xtcp::Redialer redialer(
-      {.handler = outbox, .protocol = std::make_shared<LineProtocol>(), .connect_timeout = 2s},
-      argv[1], group[0], {.first = 20ms, .most = 5s});
+  xtcp::Redialer redialer({.handler = outbox,
+                           .protocol = std::make_shared<xtcp::LineProtocol>(),
+                           .connect_timeout = 2s},
+                          argv[1], group[0], {.first = 20ms, .most = 5s});
   std::error_code error = redialer.Start();
   if (error) {
     std::cerr << argv[1] << ": " << error.message() << '\n';
