@@ -113,6 +113,25 @@ TEST_CASE("the proxy reads no faster than the other end, and goes on when that r
   CHECK(all_came);
 }
 
+TEST_CASE("the proxy passes on an answer to one who has ended its stream") {
+  const bool client_ends = GENERATE(true, false);
+  Session s;
+  RawPeer& one = client_ends ? s.client : s.target;
+  RawPeer& other = client_ends ? s.target : s.client;
+  REQUIRE(one.SendAll("a question"));
+  one.HalfClose();
+  std::string got;
+  CHECK(other.ReadAll(&got) == End::kEof);
+  CHECK(got == "a question");
+  // Both streams have ended when the last of the answer waits in a queue.
+  const std::size_t sent = SendUntilFull(other);
+  other.HalfClose();
+  got.clear();
+  CHECK(one.ReadAll(&got) == End::kEof);
+  const bool all_came = got == std::string(sent, 'x');  // megabytes, not to be shown
+  CHECK(all_came);
+}
+
 TEST_CASE("the proxy ends a session that is idle, and only that") {
   using Clock = std::chrono::steady_clock;
   constexpr auto kIdle = 1s;
