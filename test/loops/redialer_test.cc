@@ -3,6 +3,7 @@
 #include <xtcp/xtcp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <cerrno>
 #include <chrono>
@@ -132,7 +133,7 @@ TEST_CASE("it dials again after an end; each try is a connection of its own", "[
   Redialer redialer(WithDefaults({}, events), listener.address(), group.loop(),
                     {.first = 1ms, .most = 2ms});
   // From before its kConnected to before its kClosed.
-  bool there_at_connected = true, gone_at_closed = true;
+  std::atomic<bool> there_at_connected{true}, gone_at_closed{true};
   events->on_connected = [&](const ConnPtr& conn) {
     there_at_connected = there_at_connected && redialer.conn() == conn;
   };
