@@ -97,7 +97,9 @@ TEST_CASE("a drain waits for those who have begun to connect", "[M64][M63]") {
     });
     // It serves, and nobody is connected any more.
     RawPeer(server.Addresses().at(0).Port()).Close();
-    REQUIRE(events->WaitForClosed(1));
+    const bool closed = events->WaitForClosed(1);
+    CAPTURE(ended.IsSet(), server.IsDraining(), server.Stats().accepted, server.Stats().refused);
+    REQUIRE(closed);
     REQUIRE(::kill(::getpid(), SIGUSR1) == 0);
     REQUIRE(WaitUntil([&] { return server.IsDraining(); }));
     REQUIRE(clock.Settle());

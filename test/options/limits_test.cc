@@ -1,10 +1,12 @@
 // The limits on bytes, connections and threads.
 
+#include <poll.h>
 #include <sched.h>
 #include <sys/resource.h>
 
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -156,7 +158,10 @@ TEST_CASE("a place is free once its connection has closed, within one batch too"
   REQUIRE(events->WaitForAccepted(2));
   REQUIRE(holds.SendAll(Frame("hold")));
   REQUIRE(inside.Wait());
+  // The end has to be there first: what two processors deliver may overtake each other.
   leaves.HalfClose();
+  pollfd end{events->conn(0)->Descriptor(), POLLRDHUP, 0};
+  REQUIRE(::poll(&end, 1, static_cast<int>(std::chrono::milliseconds(kDeadline).count())) == 1);
   RawPeer comes(server.port());
   go.Set();
   REQUIRE(events->WaitForAccepted(3));
