@@ -384,7 +384,7 @@ TEST_CASE("a client comes before those who have packets left over", "[R9][seen-2
   // When each flooder has had a turn, and has packets left over, they send more, and then the client
   // sends its one packet: the loop is told of them in this order.
   std::uint64_t sent = 0;
-  loop.before_wait = [&] {
+  const auto send_more = [&] {
     if (sent != 0 || delivered < kFlooders * 1024) return;
     for (RawPeer& flooder : flooders) {
       if (!flooder.SendAll(Frames(10, 10))) AddViolation("bytes are not taken");
@@ -393,6 +393,7 @@ TEST_CASE("a client comes before those who have packets left over", "[R9][seen-2
     sent = CallsOf(Site::kEpollWait);
   };
   loop.Hold([&] {
+    loop.before_wait = send_more;
     for (RawPeer& flooder : flooders) REQUIRE(flooder.SendAll(Frames(kPackets, 10)));
   });
   REQUIRE(loop.events->WaitForPackets(1 + kFlooders * (kPackets + 10) + 1));
