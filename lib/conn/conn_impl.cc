@@ -53,14 +53,12 @@ ConnImpl::~ConnImpl() {
 
 std::error_code ConnImpl::Send(std::span<const std::byte> bytes) {
   // Nearly every send of a busy server: in the connection's own turn, and charged ahead.
-  if (EventLoop::IsCurrent(context_->mailbox)) {
-    Turn& turn = service().turn();
-    if (turn.IsOf(this) && Outbound::MayGather(turn, bytes.size()) &&
-        intake_.open_and_nothing_pending() && !context_->stopping()) {
-      const std::error_category& no_error = context_->no_error;
-      std::memcpy(turn.Gather(bytes.size()), bytes.data(), bytes.size());
-      return {0, no_error};
-    }
+  Turn* const turn = Turn::Current();
+  if (turn != nullptr && turn->IsOf(this) && Outbound::MayGather(*turn, bytes.size()) &&
+      intake_.open_and_nothing_pending() && !context_->stopping()) {
+    const std::error_category& no_error = context_->no_error;
+    std::memcpy(turn->Gather(bytes.size()), bytes.data(), bytes.size());
+    return {0, no_error};
   }
   return SendSlowly(bytes);
 }
@@ -224,7 +222,8 @@ void ConnImpl::SetTimer(std::chrono::milliseconds delay) {
   } else {
     constexpr std::chrono::milliseconds kLongest = std::chrono::years(100);
     timer_due_ = loop.iteration_began() + std::min(delay, kLongest);
-    loop.ArmNoLaterThan(this, timer_due_);
+    // Its own turn arms it at the end.
+    if (!service().turn().IsOf(this)) loop.ArmNoLaterThan(this, timer_due_);
   }
 }
 

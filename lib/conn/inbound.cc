@@ -145,9 +145,9 @@ std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const s
       std::size_t consumed = 0;
       {
         UnpackResult result = decoder == nullptr ? protocol.Unpack(rest) : decoder->Unpack(rest);
-        // Independent of how the stream was cut: a packet too large to wait for is refused even
-        // when it arrives whole.
-        const bool good = result.packet != nullptr && !result.error && result.size <= limit &&
+        // It saw no more than the limit. So a packet too large to wait for is refused even when it
+        // arrives whole, however the stream was cut.
+        const bool good = result.packet != nullptr && !result.error &&
                           result.size - 1 < rest.size();  // and not 0
         if (!good && !HandleNoPacket(turn, intake, {next, end}, result)) break;
         consumed = result.size;

@@ -38,6 +38,7 @@ void Turn::Begin(const void* connection, const ConnPtr& self, int fd, const Serv
   XTCP_DCHECK(connection_ == nullptr, "a turn begins within another one");
   XTCP_DCHECK(gathered().empty(), "a turn begins with what another one has gathered");
   XTCP_DCHECK(read_buffer_ != nullptr, "a turn begins without its buffers");
+  current_ = this;
   connection_ = connection;
   self_ = &self;
   service_ = &service;
@@ -53,12 +54,14 @@ void Turn::Begin(const void* connection, const ConnPtr& self, int fd, const Serv
 void Turn::Leave() {
   XTCP_DCHECK(connection_ != nullptr, "a turn is left twice");
   XTCP_DCHECK(gathered().empty(), "a turn is left with what it has gathered");
+  current_ = nullptr;
   connection_ = nullptr;
   charged_end_ = next_;
 }
 
 void Turn::Abandon() {
   ClearGathered();
+  current_ = nullptr;
   connection_ = nullptr;
 }
 

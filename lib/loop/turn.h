@@ -66,6 +66,9 @@ class Turn {
   void Abandon();
 
   bool IsOf(const void* connection) const { return connection_ == connection; }
+
+  // The turn in which this thread is just now; null outside.
+  static Turn* Current() { return current_; }
   const ConnPtr& self() const { return *self_; }
   int fd() const { return fd_; }
   const Service& service() const { return *service_; }
@@ -160,6 +163,8 @@ class Turn {
   void CountWrite() { ++writes_; }
 
  private:
+  static inline constinit thread_local Turn* current_ = nullptr;
+
   std::unique_ptr<std::byte[]> read_buffer_;
   std::unique_ptr<std::byte[]> gather_buffer_;
   std::byte* next_ = nullptr;
