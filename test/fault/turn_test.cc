@@ -318,7 +318,7 @@ TEST_CASE("a turn makes at most 4 writes", "[R9][seen-20]") {
   REQUIRE(loop.Finish() == "");
 }
 
-TEST_CASE("a turn takes about a millisecond of its handler's time", "[R9][seen-20]") {
+TEST_CASE("a turn takes at most about a millisecond of its handler's time", "[R9][seen-20]") {
   constexpr std::size_t kPackets = 5000;
   struct {
     microseconds cost;
