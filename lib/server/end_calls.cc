@@ -6,6 +6,7 @@
 
 #include "base/callback_scope.h"
 #include "base/log.h"
+#include "base/thread_end.h"
 
 namespace xtcp::internal {
 
@@ -15,6 +16,8 @@ void Make(const EndCall& call, const StopReport& report) {
   const CallbackScope scope;
   try {
     call(report);
+  } catch (const ForcedUnwind&) {
+    throw;
   } catch (...) {
     LogUserException("what a stop calls at its end");
   }
