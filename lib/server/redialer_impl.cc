@@ -2,7 +2,7 @@
 
 #include <xtcp/error.h>
 
-#include <algorithm>
+#include <cstdint>
 #include <new>
 #include <utility>
 
@@ -32,16 +32,13 @@ std::shared_ptr<Group> GroupOf(const std::shared_ptr<LoopContext>& loop) {
 Redialer::Impl::Impl(Options options, std::string address, std::shared_ptr<LoopContext> loop,
                      const Backoff& backoff)
     : address_(std::move(address)),
-      backoff_(backoff),
       loop_(std::move(loop)),
       group_(GroupOf(loop_)),
       core_(group_ == nullptr ? nullptr : &group_->core(loop_->index)),
       options_(std::move(options)),
-      wait_(backoff.first),
       // Clients that are started at the same moment differ in their addresses and their clocks.
-      random_((reinterpret_cast<std::uintptr_t>(this) ^
-               static_cast<std::uint64_t>(sys::Now().count())) |
-              1) {}
+      waits_(backoff, reinterpret_cast<std::uintptr_t>(this) ^
+                          static_cast<std::uint64_t>(sys::Now().count())) {}
 
 // ---- Any thread.
 
@@ -260,25 +257,11 @@ void Redialer::Impl::ConnectionOver(const ConnStats& stats) {
     EndIfOver();
     return;
   }
-  if (stats.received_packets > 0 || stats.age >= backoff_.most) wait_ = backoff_.first;
+  waits_.NoteEnd(stats.received_packets, stats.age);
   WaitForNext();
 }
 
-void Redialer::Impl::WaitForNext() { core_->loop().Arm(this, sys::Now() + NextWait()); }
-
-Redialer::Impl::Time Redialer::Impl::NextWait() {
-  const Time whole = wait_;
-  const double grown = static_cast<double>(wait_.count()) * backoff_.factor;
-  const Time most = backoff_.most;
-  wait_ = grown < static_cast<double>(most.count()) ? Time(static_cast<Time::rep>(grown)) : most;
-  // xorshift64 (G. Marsaglia, Xorshift RNGs, 2003): it only has to differ between clients.
-  random_ ^= random_ << 13;
-  random_ ^= random_ >> 7;
-  random_ ^= random_ << 17;
-  const double part = static_cast<double>(random_ >> 11) * 0x1p-53;  // from 0 to 1
-  return whole -
-         Time(static_cast<Time::rep>(static_cast<double>(whole.count()) * backoff_.jitter * part));
-}
+void Redialer::Impl::WaitForNext() { core_->loop().Arm(this, sys::Now() + waits_.Next()); }
 
 // ---- The end.
 

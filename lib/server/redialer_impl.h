@@ -2,8 +2,6 @@
 
 #include <xtcp/redialer.h>
 
-#include <chrono>
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <system_error>
@@ -17,6 +15,7 @@
 #include "loop/stops.h"
 #include "reactor/channel.h"
 #include "server/end_calls.h"
+#include "server/redial_waits.h"
 #include "sys/sync.h"
 
 namespace xtcp {
@@ -35,8 +34,6 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
                              private internal::Member,
                              private internal::LoopService {
  public:
-  using Time = std::chrono::nanoseconds;  // of sys::Now
-
   // `loop` may be that of no group.
   Impl(Options options, std::string address, std::shared_ptr<internal::LoopContext> loop,
        const Backoff& backoff);
@@ -83,7 +80,6 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   void Dial() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
   std::shared_ptr<internal::DialedConn> MakeConnection() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
   void WaitForNext() XTCP_ON_LOOP;
-  Time NextWait() XTCP_ON_LOOP;
   void EndIfOver() XTCP_ON_LOOP XTCP_EXCLUDES(mu_);
 
   // It has ended: releases threads that wait, and makes the calls that were asked for.
@@ -91,7 +87,6 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   void Tell(std::vector<internal::EndCall> calls) XTCP_EXCLUDES(mu_);
 
   const std::string address_;
-  const Backoff backoff_;
   const std::shared_ptr<internal::LoopContext> loop_;
   const std::shared_ptr<internal::Group> group_;  // null: there is none
   internal::LoopCore* const core_;                // of the group
@@ -103,8 +98,7 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   // Loop thread only.
   bool begun_ = false;
   bool has_timer_ = false;
-  Time wait_;  // the next one, before it is cut
-  std::uint64_t random_;
+  internal::RedialWaits waits_;
 
   mutable internal::Mutex mu_;
   internal::CondVar changed_;
