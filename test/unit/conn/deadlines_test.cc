@@ -107,6 +107,73 @@ TEST_CASE("what is written while nothing is read counts when reading begins agai
            CloseReason::kReadDeadline);
 }
 
+TEST_CASE("while input is held the packet's clock stands still, and the peer's silence counts",
+          "[M60][R8]") {
+  Deadlines deadlines;
+  deadlines.NoteActivity(kNow);
+  deadlines.BeginPacket(kNow + 4s);
+  deadlines.StopPacketClock(kNow + 1s);
+  CHECK(deadlines.packet_clock_stopped());
+  CheckDue(deadlines.Next(With(9s), Phase::kServing, false), kNow + 9s, CloseReason::kReadDeadline);
+  deadlines.StartPacketClock(kNow + 3s);
+  CheckDue(deadlines.Next(With(9s), Phase::kServing, false), kNow + 6s,
+           CloseReason::kPacketDeadline);
+}
+
+TEST_CASE("a packet's clock that is stopped for two reasons runs when both are over",
+          "[M18][M60]") {
+  const bool pause_ends_first = GENERATE(false, true);
+  CAPTURE(pause_ends_first);
+  Deadlines deadlines;
+  deadlines.NoteActivity(kNow);
+  deadlines.BeginPacket(kNow + 4s);
+  deadlines.StopPacketClock(kNow + 1s);
+  deadlines.StopInputClock(kNow + 2s);
+  if (pause_ends_first) {
+    deadlines.StartInputClock(kNow + 10s);
+  } else {
+    deadlines.StartPacketClock(kNow + 10s);
+  }
+  CHECK(deadlines.Next(With(0ms), Phase::kServing, false).at == Deadlines::kNever);
+  if (pause_ends_first) {
+    deadlines.StartPacketClock(kNow + 20s);
+  } else {
+    deadlines.StartInputClock(kNow + 20s);
+  }
+  // One of its four seconds had passed.
+  CheckDue(deadlines.Next(With(0ms), Phase::kServing, false), kNow + 23s,
+           CloseReason::kPacketDeadline);
+}
+
+TEST_CASE("a packet that is complete while its clock is stopped has no deadline afterwards",
+          "[M60][R8]") {
+  Deadlines deadlines;
+  deadlines.BeginPacket(kNow + 4s);
+  deadlines.StopPacketClock(kNow + 1s);
+  deadlines.EndPacket();
+  deadlines.StartPacketClock(kNow + 2s);
+  CHECK_FALSE(deadlines.packet_began());
+  CHECK(deadlines.Next(With(0ms), Phase::kServing, false).at == Deadlines::kNever);
+}
+
+TEST_CASE("a clock that stops without a packet gives none a deadline", "[M18][M60]") {
+  Deadlines deadlines;
+  deadlines.StopInputClock(kNow);
+  deadlines.StopPacketClock(kNow);
+  deadlines.StartInputClock(kNow + 5s);
+  deadlines.StartPacketClock(kNow + 5s);
+  CHECK_FALSE(deadlines.packet_began());
+}
+
+TEST_CASE("after the peer's end no deadline of input counts", "[M16][R8]") {
+  Deadlines deadlines;
+  deadlines.NoteActivity(kNow);
+  deadlines.NoteOutput(kNow + 100s);
+  deadlines.BeginPacket(kNow + 1s);
+  CheckDue(deadlines.Next(With(1s), Phase::kFlushing, false), kNow + 130s,
+           CloseReason::kLingerTimeout);
+}
+
 TEST_CASE("after the peer's end the linger runs from the last byte taken", "[M17][R8]") {
   Deadlines deadlines;
   deadlines.NoteOutput(kNow);
