@@ -24,6 +24,13 @@ std::string FormatNumber(double value) {
   return text;
 }
 
+// "20,134".
+std::string FormatCount(double count) {
+  std::string text = std::to_string(static_cast<long long>(count));
+  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  return text;
+}
+
 double Least(const Samples& samples) { return *std::min_element(samples.begin(), samples.end()); }
 double Most(const Samples& samples) { return *std::max_element(samples.begin(), samples.end()); }
 
@@ -48,6 +55,14 @@ Table::Table(std::string name, std::string title, std::vector<std::string> colum
 void Table::AddRow(const std::string& row, const std::vector<Samples>& cells) {
   rows_.push_back(row);
   cells_.push_back(cells);
+  counted_.push_back(false);
+}
+
+void Table::AddCounts(const std::string& row, const std::vector<double>& counts) {
+  std::vector<Samples> cells;
+  for (const double count : counts) cells.push_back({count});
+  AddRow(row, cells);
+  counted_.back() = true;
 }
 
 void Table::Print() const {
@@ -59,7 +74,9 @@ void Table::PrintText() const {
   std::vector<std::vector<std::string>> lines{columns_};
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     lines.push_back({rows_[i]});
-    for (const Samples& samples : cells_[i]) lines.back().push_back(Format(samples));
+    for (const Samples& samples : cells_[i]) {
+      lines.back().push_back(counted_[i] ? FormatCount(samples.front()) : Format(samples));
+    }
   }
   std::vector<std::size_t> widths(columns_.size());
   for (const auto& line : lines) {

@@ -23,6 +23,9 @@ class Table {
   // No samples: the cell stays empty.
   void AddRow(const std::string& row, const std::vector<Samples>& cells);
 
+  // A row of counts, which are printed to the last digit.
+  void AddCounts(const std::string& row, const std::vector<double>& counts);
+
   void Print() const;
 
  private:
@@ -34,6 +37,7 @@ class Table {
   const std::vector<std::string> columns_;
   std::vector<std::string> rows_;
   std::vector<std::vector<Samples>> cells_;
+  std::vector<bool> counted_;  // by row
 };
 
 }  // namespace bench
