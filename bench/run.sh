@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs benchmarks that are built: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops|drain|redis]...
+# Runs benchmarks that are built: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops|drain|shared|pressure|redis]...
 #
 # The first line describes the machine; then come tables. One thing at a time, so nothing else
 # should run on the machine. CXX is the compiler that built them. With XTCP_BENCH_CSV=FOLDER each
@@ -16,11 +16,11 @@ echo "machine: ${processor:-unknown processor} ($(nproc)), Linux $(uname -r), ${
 
 for what in "${@:-echo}"; do
   case $what in
-    echo | threads | growth | fair | sizes | micro | loops | drain) "$programs/$what" ;;
+    echo | threads | growth | fair | sizes | micro | loops | drain | shared | pressure) "$programs/$what" ;;
     peers) "$programs/echo" --peers ;;
     redis) bench/redis.sh ;;
     *)
-      echo "usage: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops|drain|redis]..." >&2
+      echo "usage: bench/run.sh [echo|peers|threads|growth|fair|sizes|micro|loops|drain|shared|pressure|redis]..." >&2
       exit 2 ;;
   esac || exit 1
 done

@@ -3,8 +3,8 @@
 
 BENCH_PROGRAMS := $(patsubst %.cc,$(BUILD)/release/%,$(wildcard bench/*.cc))
 BENCH_SUPPORT := $(patsubst %.cc,$(BUILD)/release/obj/%.o,$(wildcard bench/support/*.cc))
-BENCH_TOOLS := $(BUILD)/release/bench/load/load $(BUILD)/release/bench/peers/floor
-BENCH_PEERS := $(filter-out %/floor,$(patsubst %.cc,$(BUILD)/release/%,$(wildcard bench/peers/*.cc)))
+BENCH_TOOLS := $(addprefix $(BUILD)/release/bench/,load/load peers/floor peers/shared_floor)
+BENCH_PEERS := $(filter-out %floor,$(patsubst %.cc,$(BUILD)/release/%,$(wildcard bench/peers/*.cc)))
 
 .PHONY: programs-bench programs-peers
 programs-bench: $(BENCH_PROGRAMS) $(BENCH_TOOLS)
