@@ -168,6 +168,8 @@ class Leaving : public Handler {
     ::pthread_exit(nullptr);
   }
 
+  bool has_left() const { return left_; }
+
   ConnPtr conn(std::size_t i) const {
     std::lock_guard lock(mutex_);
     return conns_.at(i);
@@ -311,6 +313,8 @@ TEST_CASE("a serving thread may end in each callback", "[M20][M24][seen-17]") {
           place == Place::kUnpackError ? MarkedFrame(Marker::kBad, "leave") : Frame("leave");
       REQUIRE(scene.peers[leaving].SendAll(bytes));
     }
+    // The end of the peer's stream must not come first.
+    REQUIRE(WaitUntil([&] { return scene.handler->has_left(); }));
     scene.MustEnd(!second_loop);
     if (second_loop) CHECK(scene.served == std::errc::operation_canceled);
   }
