@@ -341,9 +341,11 @@ bool Group::HasMembers() const {
   return members_ != nullptr;
 }
 
-void Group::Keep(std::shared_ptr<void> object) {
+bool Group::Keep(std::shared_ptr<void> object) {
   MutexLock lock(mu_);
-  if (life_ != Life::kEnded) kept_.push_back(std::move(object));
+  if (life_ == Life::kEnded) return false;
+  kept_.push_back(std::move(object));
+  return true;
 }
 
 void Group::LetGo(const void* object) {

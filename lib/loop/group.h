@@ -108,8 +108,8 @@ class Group final : public std::enable_shared_from_this<Group> {
   void ConnectionEnded(const StopReport& report) XTCP_EXCLUDES(mu_);
 
   // Keeps an object alive that the loops use and that is no member, until it is let go, or the
-  // loops have ended. Throws std::bad_alloc.
-  void Keep(std::shared_ptr<void> object) XTCP_EXCLUDES(mu_);
+  // loops have ended. Returns false if they have ended already. Throws std::bad_alloc.
+  bool Keep(std::shared_ptr<void> object) XTCP_EXCLUDES(mu_);
   void LetGo(const void* object) XTCP_EXCLUDES(mu_);
 
   // Returns whether something lives on the group.

@@ -157,6 +157,10 @@ std::error_code Server::Impl::Begin() {
     return error;
   }
   if (attached == Group::Attached::kRunning) GroupRuns();
+  if (!owns_group_ && attached == Group::Attached::kIdle && IsStopped()) {
+    // The stop came before the server was attached, and no loop runs that could see it.
+    if (group_->DetachIdle(*this)) EndIdle();
+  }
   return {};
 }
 

@@ -27,17 +27,18 @@ std::error_code SignalChannel::Begin(const std::shared_ptr<SignalChannel>& self,
   daemon_ = daemon;
   group_ = &daemon->group();
   try {
-    group_->Keep(self);
+    // A group that has ended keeps nothing, and its loops must not see what nobody keeps.
+    kept_ = group_->Keep(self);
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;
   }
-  Post();
+  if (kept_) Post();
   return {};
 }
 
 void SignalChannel::Leave() {
   leaves_.store(true);
-  Post();
+  if (kept_) Post();
 }
 
 void SignalChannel::Post() {

@@ -68,6 +68,7 @@ class SignalChannel final : public Channel {
   SignalCount count_;
   Group* group_ = nullptr;        // alive while the loop runs, and while somebody waits
   std::weak_ptr<Daemon> daemon_;  // gone when nobody waits for its end any more
+  bool kept_ = false;             // by the group; the waiting thread's
   std::atomic<bool> leaves_{false};
 
   bool begun_ = false;
