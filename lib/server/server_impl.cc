@@ -157,10 +157,8 @@ std::error_code Server::Impl::Begin() {
     return error;
   }
   if (attached == Group::Attached::kRunning) GroupRuns();
-  if (!owns_group_ && attached == Group::Attached::kIdle && IsStopped()) {
-    // The stop came before the server was attached, and no loop runs that could see it.
-    if (group_->DetachIdle(*this)) EndIdle();
-  }
+  // A stop that came meanwhile has not found the server attached.
+  if (IsStopped()) EndsWithoutLoops();
   return {};
 }
 
@@ -347,8 +345,6 @@ StopReport Server::Impl::Stop(StopMode mode, internal::EndCall ended) {
 }
 
 void Server::Impl::StopWith(Stops stops, StopReport* report) {
-  // If nothing ever ran on the group, the server ends at once.
-  const bool never_ran = !owns_group_ && group_->DetachIdle(*this);
   bool tell = false;
   bool end_loops = false;
   {
@@ -366,14 +362,18 @@ void Server::Impl::StopWith(Stops stops, StopReport* report) {
     // well that no send is accepted after it.
     if (tell) NoteStops(stops_);
   }
-  if (never_ran) {
-    EndIdle();
-    return;
-  }
-  if (tell) {
-    for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Post();
-  }
+  if (EndsWithoutLoops()) return;
+  if (!tell || !ran_.load()) return;  // the loops see it when they begin
+  for (const std::unique_ptr<ServerLoop>& loop : loops_) loop->Post();
   if (end_loops) EndLoops();
+}
+
+// `Begin` attaches and then looks for a stop, a stop is noted and then looks here: one of them finds
+// the other.
+bool Server::Impl::EndsWithoutLoops() {
+  if (owns_group_ || !group_->DetachIdle(*this)) return false;
+  EndIdle();
+  return true;
 }
 
 void Server::Impl::NoteStops(Stops stops) {
