@@ -137,9 +137,15 @@ std::error_code DialedConn::DialAndServe(std::string_view address) {
 
 StopReport DialedConn::Stop(StopMode mode) {
   const std::shared_ptr<Group> group = owns_group_ ? nullptr : this->group();
-  if (group == nullptr || !group->DetachIdle(*this)) return ConnImpl::Stop(mode);
-  EndIdle();
-  return {};
+  if (group == nullptr) return ConnImpl::Stop(mode);
+  // It is noted first. A dial attaches and then looks for a stop: one of them finds the other.
+  const bool waits = mode == StopMode::kGracefullyAndWait;
+  const StopReport report = ConnImpl::Stop(waits ? StopMode::kGracefullyButNotWait : mode);
+  if (group->DetachIdle(*this)) {
+    EndIdle();
+    return {};
+  }
+  return waits ? ConnImpl::Stop(mode) : report;
 }
 
 void DialedConn::EndIdle() {

@@ -60,6 +60,7 @@ std::error_code Redialer::Impl::Start() {
       GroupRuns();
       return {};
     case Group::Attached::kIdle:
+      EndsWithoutLoop();
       return {};
     case Group::Attached::kRefused:
       break;
@@ -119,8 +120,6 @@ StopReport Redialer::Impl::Stop(StopMode mode, internal::EndCall ended) {
 }
 
 void Redialer::Impl::StopWith(Stops stops, StopReport* report) {
-  // Nothing ever ran on the group: it is over at once.
-  const bool never_ran = group_ != nullptr && group_->DetachIdle(*this);
   std::shared_ptr<DialedConn> under_way;
   bool runs = false;
   {
@@ -133,16 +132,26 @@ void Redialer::Impl::StopWith(Stops stops, StopReport* report) {
     runs = life_ == Life::kRuns;
     under_way = try_;
   }
-  if (never_ran) {
-    EndIdle();
-  } else if (runs) {
-    if (under_way != nullptr) {
-      static_cast<void>(under_way->Stop(internal::Has(stops, Stops::kNow)
-                                            ? StopMode::kImmediately
-                                            : StopMode::kGracefullyButNotWait));
-    }
-    Post();
+  if (EndsWithoutLoop()) return;
+  if (!runs || !ran_.load()) return;  // the loop sees it when it begins
+  if (under_way != nullptr) {
+    static_cast<void>(under_way->Stop(internal::Has(stops, Stops::kNow)
+                                          ? StopMode::kImmediately
+                                          : StopMode::kGracefullyButNotWait));
   }
+  Post();
+}
+
+// `Start` attaches and then looks for a stop, a stop is noted and then looks here: one of them finds
+// the other.
+bool Redialer::Impl::EndsWithoutLoop() {
+  {
+    MutexLock lock(mu_);
+    if (stops_ == Stops::kNone) return false;
+  }
+  if (group_ == nullptr || !group_->DetachIdle(*this)) return false;
+  EndIdle();
+  return true;
 }
 
 void Redialer::Impl::FollowGroup() {

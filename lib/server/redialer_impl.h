@@ -68,6 +68,10 @@ class Redialer::Impl final : public std::enable_shared_from_this<Redialer::Impl>
   // Notes a stop, and hands it to the connection.
   void StopWith(internal::Stops stops, StopReport* report) XTCP_EXCLUDES(mu_);
 
+  // Ends it at once if it was stopped and is attached to a group on which nothing ever ran. Returns
+  // whether it did.
+  bool EndsWithoutLoop() XTCP_EXCLUDES(mu_);
+
   // A stop of the group is one of this, from the first moment at which anybody here looks.
   void FollowGroup() XTCP_REQUIRES(mu_);
 

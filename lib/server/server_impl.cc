@@ -157,8 +157,7 @@ std::error_code Server::Impl::Begin() {
     return error;
   }
   if (attached == Group::Attached::kRunning) GroupRuns();
-  // A stop that came meanwhile has not found the server attached.
-  if (IsStopped()) EndsWithoutLoops();
+  EndsWithoutLoops();
   return {};
 }
 
@@ -371,7 +370,7 @@ void Server::Impl::StopWith(Stops stops, StopReport* report) {
 // `Begin` attaches and then looks for a stop, a stop is noted and then looks here: one of them finds
 // the other.
 bool Server::Impl::EndsWithoutLoops() {
-  if (owns_group_ || !group_->DetachIdle(*this)) return false;
+  if (owns_group_ || !IsStopped() || !group_->DetachIdle(*this)) return false;
   EndIdle();
   return true;
 }

@@ -96,8 +96,8 @@ class Server::Impl final : public std::enable_shared_from_this<Server::Impl>,
   // Notes a stop, and tells the loops.
   void StopWith(internal::Stops stops, StopReport* report) XTCP_EXCLUDES(mu_);
 
-  // Ends the server at once if it is attached to a group on which nothing ever ran, and returns
-  // whether it did. To be called after a stop.
+  // Ends the server at once if it was stopped and is attached to a group on which nothing ever ran.
+  // Returns whether it did.
   bool EndsWithoutLoops() XTCP_EXCLUDES(mu_);
 
   // Takes a stop of the group over, if there is one. To be called by everything that depends on it.
