@@ -4,9 +4,6 @@
 // The server has one loop, in a process of its own. The flood is frames of 100 bytes, as fast as the
 // server takes them, which it does not answer; the client has one frame of 64 bytes on its way.
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,9 +21,11 @@
 #include <utility>
 #include <vector>
 
+#include "support/client.h"
 #include "support/frames.h"
 #include "support/process.h"
 #include "support/report.h"
+#include "support/server.h"
 
 namespace {
 
@@ -60,40 +59,17 @@ class Handler final : public bench::Echo {
 void Serve(double busy_seconds) {
   xtcp::Server server({.handler = std::make_shared<Handler>(busy_seconds),
                        .protocol = std::make_shared<bench::FrameProtocol>()});
-  if (const auto error = server.Listen("127.0.0.1:0")) throw std::system_error(error);
-  std::cout << "on " << server.Addresses().front().ToString() << std::endl;
-  if (const auto error = server.Serve()) throw std::system_error(error);
-}
-
-int ConnectTo(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  const int one = 1;
-  if (fd < 0 || connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0) {
-    throw std::runtime_error("a client cannot connect");
-  }
-  return fd;
-}
-
-std::string FrameOf(std::size_t size) {
-  std::string frame(size, 'x');
-  const std::uint32_t payload = htonl(static_cast<std::uint32_t>(size - 4));
-  frame.replace(0, 4, reinterpret_cast<const char*>(&payload), 4);
-  return frame;
+  bench::ServeAndSayWhere(server);
 }
 
 // Until it is killed. It leaves the processor to the client whenever that wants it.
 void Flood(int port) {
   if (nice(19) == -1) throw std::runtime_error("nice");
   std::string frames;
-  while (frames.size() < (64 << 10)) frames += FrameOf(kFloodFrame);
+  while (frames.size() < (64 << 10)) frames += bench::FrameOf(kFloodFrame);
   std::array<pollfd, kFlooders> sockets{};
   std::array<std::size_t, kFlooders> sent{};
-  for (pollfd& socket : sockets) socket = {ConnectTo(port), POLLOUT, 0};
+  for (pollfd& socket : sockets) socket = {bench::ConnectTo(port), POLLOUT, 0};
   std::cout << "floods" << std::endl;
   while (poll(sockets.data(), sockets.size(), -1) > 0) {
     for (std::size_t i = 0; i < sockets.size(); ++i) {
@@ -108,8 +84,8 @@ void Flood(int port) {
 
 // The round trips of a client, in µs, sorted.
 Samples Ping(int port) {
-  const int fd = ConnectTo(port);
-  const std::string frame = FrameOf(kPingFrame);
+  const int fd = bench::ConnectTo(port);
+  const std::string frame = bench::FrameOf(kPingFrame);
   std::array<char, kPingFrame> answer;
   Samples times;
   for (int i = 0; i < kPings; ++i) {

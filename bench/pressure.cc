@@ -5,8 +5,6 @@
 // seconds, then everything, and looks at every byte of it. No send is refused, and the server's
 // process does not grow.
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,9 +22,11 @@
 #include <system_error>
 #include <vector>
 
+#include "support/client.h"
 #include "support/frames.h"
 #include "support/process.h"
 #include "support/report.h"
+#include "support/server.h"
 
 namespace {
 
@@ -89,9 +89,7 @@ void Serve() {
                        .send_buffer_limit = limits.send_buffer_limit,
                        .pause_recv_above = limits.pause_recv_above});
   handler->server = &server;
-  if (const auto error = server.Listen("127.0.0.1:0")) throw std::system_error(error);
-  std::cout << "on " << server.Addresses().front().ToString() << std::endl;
-  if (const auto error = server.Serve()) throw std::system_error(error);
+  bench::ServeAndSayWhere(server);
 }
 
 // --- The client ----------------------------------------------------------------------------------
@@ -103,10 +101,7 @@ void Serve() {
 // A stream of frames, each of which begins with its number.
 class Frames {
  public:
-  explicit Frames(std::size_t size) : frame_(size, 'x') {
-    const std::uint32_t payload = htonl(static_cast<std::uint32_t>(size - kHeader));
-    std::memcpy(frame_.data(), &payload, sizeof payload);
-  }
+  explicit Frames(std::size_t size) : frame_(bench::FrameOf(size)) {}
 
   // From `at` to the end of that frame, at most.
   std::string_view From(std::size_t at) {
@@ -129,13 +124,8 @@ class Frames {
 
 class Client {
  public:
-  Client(int port, std::size_t frame) : frames_(frame), bytes_(kBytes / frame * frame) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    address.sin_port = htons(static_cast<std::uint16_t>(port));
-    if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) Fail("connect");
-  }
+  Client(int port, std::size_t frame)
+      : fd_(bench::ConnectTo(port)), frames_(frame), bytes_(kBytes / frame * frame) {}
   ~Client() { close(fd_); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -188,7 +178,7 @@ class Client {
     }
   }
 
-  const int fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int fd_;
   Frames frames_;
   const std::size_t bytes_;
   std::string waiting_;

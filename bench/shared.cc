@@ -8,10 +8,8 @@
 // A broadcast of 64 KiB to 1,000 clients that read nothing for now: the memory that the process holds
 // for it. The kernel's buffers are as small as it lets them be, so that most of the bytes wait here.
 
-#include <arpa/inet.h>
 #include <malloc.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -32,6 +30,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/client.h"
 #include "support/frames.h"
 #include "support/process.h"
 #include "support/report.h"
@@ -82,9 +81,7 @@ class Answers final : public xtcp::Handler {
 void Serve(Answer answer) {
   xtcp::Server server({.handler = std::make_shared<Answers>(answer),
                        .protocol = std::make_shared<bench::FrameProtocol>()});
-  if (const auto error = server.Listen("127.0.0.1:0")) throw std::system_error(error);
-  std::cout << "on " << server.Addresses().front().ToString() << std::endl;
-  if (const auto error = server.Serve()) throw std::system_error(error);
+  bench::ServeAndSayWhere(server);
 }
 
 // --- The load ------------------------------------------------------------------------------------
@@ -93,27 +90,11 @@ void Serve(Answer answer) {
   throw std::system_error(errno, std::generic_category(), what);
 }
 
-sockaddr_in Loopback(int port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  return address;
-}
-
 // A client, and how far it is in the answers that come. `buffer` is the size of what the kernel
 // keeps for it, or 0 for the system's value.
 class Client {
  public:
-  explicit Client(int port, int buffer = 0) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    const sockaddr_in address = Loopback(port);
-    const int one = 1;
-    if (buffer > 0) setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof buffer);
-    if (fd_ < 0 || setsockopt(fd_, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one) != 0 ||
-        connect(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-      Fail("connect");
-    }
-  }
+  explicit Client(int port, int buffer = 0) : fd_(bench::ConnectTo(port, buffer)) {}
   ~Client() { close(fd_); }
   Client(const Client&) = delete;
   Client& operator=(const Client&) = delete;
@@ -246,7 +227,9 @@ void MeasureAnswers() {
 // A listener whose connections have send buffers as small as may be.
 int SmallListener() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const sockaddr_in address = Loopback(0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   const int least = 1;
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &least, sizeof least);
   if (bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||

@@ -1,8 +1,6 @@
 // What a GiB costs by the size of its packets, both ways: CPU time of the server's process, in user and
 // in kernel mode. In: packets are received and dropped. Out: each answers a request of a few bytes.
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -18,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "support/client.h"
 #include "support/frames.h"
 #include "support/process.h"
 #include "support/report.h"
@@ -71,23 +70,10 @@ void SendAll(int fd, const std::string& bytes) {
   }
 }
 
-std::string FrameOf(std::size_t size) {
-  std::string frame(size, 'x');
-  const std::uint32_t payload = htonl(static_cast<std::uint32_t>(size - 4));
-  return frame.replace(0, 4, reinterpret_cast<const char*>(&payload), 4);
-}
-
 // The peer of one measurement, which closes when all is done.
 void Exchange(int port, std::size_t size, bool out) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) {
-    throw std::runtime_error("connect");
-  }
-  const std::string frame = FrameOf(out ? 5 : size);
+  const int fd = bench::ConnectTo(port);
+  const std::string frame = bench::FrameOf(out ? 5 : size);
   std::vector<char> room(out ? std::min<std::size_t>(size, 1 << 20) : 0);
   for (double done = 0; done < kBytes; done += static_cast<double>(size)) {
     SendAll(fd, frame);

@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -34,6 +35,13 @@ class Collector : public Echo {
   mutable std::mutex mutex_;
   std::vector<xtcp::ConnPtr> conns_;
 };
+
+// Listens on a free port of this machine, says on which, and serves. Throws std::system_error.
+inline void ServeAndSayWhere(xtcp::Server& server) {
+  if (const auto error = server.Listen("127.0.0.1:0")) throw std::system_error(error);
+  std::cout << "on " << server.Addresses().front().ToString() << std::endl;
+  if (const auto error = server.Serve()) throw std::system_error(error);
+}
 
 // A server in this process, with its loop on a thread of its own.
 class RunningServer {
