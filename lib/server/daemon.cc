@@ -24,17 +24,6 @@ struct ServerAccess {
 
 namespace {
 
-// ---- What a drain is.
-
-// A server that has drained ends by itself, when its grace is over: that nothing is connected does
-// not mean that nobody has begun to connect. A group goes on when the last of its members has ended.
-
-void BeginDrain(ServerAccess::Impl& server) { server.Drain(DrainMode::kOwnListeners); }
-bool IsDrained(ServerAccess::Impl&) { return false; }
-
-void BeginDrain(Group& group) { group.Drain(DrainMode::kOwnListeners); }
-bool IsDrained(Group& group) { return !group.HasMembers(); }
-
 // ---- What can be run until a signal comes. Each keeps the inside alive, so that the handle may be
 // destroyed in a callback.
 
@@ -44,8 +33,11 @@ class ServerDaemon final : public Daemon {
   Group& group() override { return server_->group(); }
   std::error_code Run() override { return server_->Serve(); }
   StopReport Stop(StopMode mode) override { return server_->Stop(mode); }
-  void BeginDrain() override { internal::BeginDrain(*server_); }
-  bool IsDrained() override { return internal::IsDrained(*server_); }
+  void BeginDrain() override { server_->Drain(DrainMode::kOwnListeners); }
+
+  // It ends by itself when it has drained. That nothing is connected does not mean that nobody has
+  // begun to connect.
+  bool IsDrained() override { return false; }
 
  private:
   const std::shared_ptr<ServerAccess::Impl> server_;
@@ -57,8 +49,10 @@ class GroupDaemon final : public Daemon {
   Group& group() override { return *group_; }
   std::error_code Run() override { return group_->Run(); }
   StopReport Stop(StopMode mode) override { return group_->Stop(mode); }
-  void BeginDrain() override { internal::BeginDrain(*group_); }
-  bool IsDrained() override { return internal::IsDrained(*group_); }
+  void BeginDrain() override { group_->Drain(DrainMode::kOwnListeners); }
+
+  // It goes on when the last of its members has ended.
+  bool IsDrained() override { return !group_->HasMembers(); }
 
  private:
   const std::shared_ptr<Group> group_;
