@@ -99,7 +99,9 @@ class XTCP_API Conn {
   // On a connection that is not dialled yet the bytes wait, and go out before what is sent in
   // `kConnected`. Any thread.
   [[nodiscard]] virtual std::error_code Send(std::span<const std::byte> bytes) = 0;
-  [[nodiscard]] std::error_code Send(std::string_view text);
+  [[nodiscard]] std::error_code Send(std::string_view text) {
+    return Send(std::as_bytes(std::span(text)));
+  }
 
   // Sends the bytes of all parts, one after the other, as one `Send`: all or none, contiguous,
   // counted once. A part with an owner is queued as a reference to its bytes, which must not change

@@ -12,8 +12,6 @@ namespace xtcp::internal {
 
 namespace {
 
-constexpr std::uint32_t kEndMask = 0x7fffffff;
-
 // A part of so many bytes or less is copied, though it has an owner: it costs less than a
 // reference.
 constexpr std::size_t kLargestCopied = 512;

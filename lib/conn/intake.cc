@@ -12,8 +12,33 @@ namespace xtcp::internal {
 
 // ---- Any thread.
 
+[[gnu::always_inline]] inline bool Intake::QueuePending(std::size_t size, Channel& channel) {
+  const std::size_t before = pending_bytes_.load(std::memory_order_relaxed);
+  pending_bytes_.store(before + size, std::memory_order_relaxed);
+  ++pending_sends_;
+  // With bytes in front of these the loop is on its way, or waits for room in the socket. Before
+  // the connection is established there is no loop; it looks when it begins.
+  return before == 0 && state_.load() == SendState::kOpen && channel.ClaimPost();
+}
+
 std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& context,
                              Channel& channel, bool* post) {
+  {
+    MutexLock lock(mu_);
+    // Nearly every send: nothing is against it, and there is room after the last byte.
+    if (state_.load() == SendState::kOpen && !context.stopping() &&
+        bytes.size() <= pending_.room() &&
+        budget_.ChargeIfFree(bytes.size(), context.send_buffer_limit)) {
+      pending_.AppendInRoom(bytes);
+      *post = QueuePending(bytes.size(), channel);
+      return {0, context.no_error};
+    }
+  }
+  return SendSlowly(bytes, context, channel, post);
+}
+
+std::error_code Intake::SendSlowly(std::span<const std::byte> bytes, ConnContext& context,
+                                   Channel& channel, bool* post) {
   std::size_t room = 0;
   {
     MutexLock lock(mu_);
@@ -116,15 +141,6 @@ std::error_code Intake::Admit(std::size_t size, const ConnContext& context) {
   }
   if (error) CountRefused();
   return error;
-}
-
-bool Intake::QueuePending(std::size_t size, Channel& channel) {
-  const std::size_t before = pending_bytes_.load(std::memory_order_relaxed);
-  pending_bytes_.store(before + size, std::memory_order_relaxed);
-  ++pending_sends_;
-  // With bytes in front of these the loop is on its way, or waits for room in the socket. Before
-  // the connection is established there is no loop; it looks when it begins.
-  return before == 0 && state_.load() == SendState::kOpen && channel.ClaimPost();
 }
 
 Intake::StopNote Intake::Stop(StopMode mode, const ConnContext& context, Channel& channel,

@@ -201,6 +201,10 @@ class Intake {
   // reason for which it is refused, counted and noted.
   std::error_code Admit(std::size_t size, const ConnContext& context) XTCP_REQUIRES(mu_);
 
+  // Every send but the simplest.
+  std::error_code SendSlowly(std::span<const std::byte> bytes, ConnContext& context,
+                             Channel& channel, bool* post) XTCP_EXCLUDES(mu_);
+
   // Counts what was put into `pending_`. Returns whether `channel` is to be pushed.
   bool QueuePending(std::size_t size, Channel& channel) XTCP_REQUIRES(mu_);
   std::size_t CloseLocked(const End& end, OutboundBuffer& to, SendAccount& account, BlockPool& pool)

@@ -12,12 +12,16 @@ namespace xtcp::internal {
 // its note are one step, and so are the return of room and the look for the note.
 class SendBudget {
  public:
+  // Charges `bytes` if there is room for them, and returns whether there was.
+  bool ChargeIfFree(std::size_t bytes, std::size_t limit) {
+    if (bytes > limit - charged_) return false;
+    charged_ += bytes;
+    return true;
+  }
+
   // Charges `bytes`, or notes that this many were refused, and returns which.
   bool TryCharge(std::size_t bytes, std::size_t limit) {
-    if (bytes <= limit - charged_) {
-      charged_ += bytes;
-      return true;
-    }
+    if (ChargeIfFree(bytes, limit)) return true;
     refused_ = std::max(refused_, bytes);
     return false;
   }

@@ -36,8 +36,4 @@ std::error_code Conn::SendParts(std::span<const Part> parts) {
 
 void Conn::EndSend() {}
 
-std::error_code Conn::Send(std::string_view text) {
-  return Send(std::as_bytes(std::span(text.data(), text.size())));
-}
-
 }  // namespace xtcp

@@ -17,6 +17,16 @@ TEST_CASE("a budget is charged up to its limit, and no further", "[M11]") {
   CHECK(budget.charged() == kLimit);
 }
 
+TEST_CASE("a charge that is only tried leaves no note", "[M14]") {
+  SendBudget budget;
+  CHECK(budget.ChargeIfFree(60, kLimit));
+  CHECK_FALSE(budget.ChargeIfFree(41, kLimit));
+  CHECK_FALSE(budget.has_refused());
+  CHECK(budget.ChargeIfFree(40, kLimit));
+  CHECK(budget.charged() == kLimit);
+  CHECK_FALSE(budget.ChargeIfFree(~std::size_t{0}, kLimit));
+}
+
 TEST_CASE("a charge of more than any limit overflows nothing", "[X4]") {
   SendBudget budget;
   CHECK_FALSE(budget.TryCharge(~std::size_t{0}, kLimit));
