@@ -6,7 +6,7 @@
 # The goals are `demo` and `test` unless they are named. The root is made with debootstrap and holds
 # git, make and certificates, no more; nothing is added to its /etc. XTCP_MIRROR is Debian's mirror,
 # XTCP_FRESH the folder where roots are kept (/var/tmp/xtcp-fresh): a root that is there already is
-# used again as the beginning of another fresh one.
+# used again as the beginning of another fresh one. CI and JOBS are handed on.
 export LC_ALL=C
 suite=$1
 [ -n "$suite" ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
@@ -48,7 +48,7 @@ for goal; do
     { mountpoint -q "$root/dev/shm" || mount -t tmpfs tmpfs "$root/dev/shm"; } || exit 1
   git clone -q . "$root/root/xtcp" || exit 1
   echo "fresh: $suite: make deps $goal"
-  chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb ${CI:+CI=$CI} \
+  chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb ${CI:+CI=$CI} ${JOBS:+JOBS=$JOBS} \
     bash -c "cd /root/xtcp && make deps $goal" </dev/null || status=1
   leave
 done
