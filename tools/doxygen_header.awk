@@ -5,6 +5,9 @@
 # Macros belong to their file, so each file is documented.
 FNR == 1 { print "/** @file */" }
 
+# What is meant for a tool says nothing about a name.
+{ sub(/ *\/\/ NOLINT.*/, "") }
+
 # A specialisation for the standard library is of no name of ours.
 /^template <>$/ { lines = in_block = 0; getline; next }
 

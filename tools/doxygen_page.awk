@@ -1,5 +1,5 @@
-# Doxygen's view of a page: links to what is not a page become plain text, and of a heading's address
-# on another page only the page is left.
+# Doxygen's view of a page: links to what is neither a page nor a picture become plain text, and of a
+# heading's address on another page only the page is left. It looks for a picture by the file's name.
 { 
   if ($0 !~ /^    / && !fenced) {
     out = ""
@@ -11,7 +11,8 @@
       sub(/\]\(.*/, "", text); sub(/^\[/, "", text)
       sub(/.*\]\(/, "", target); sub(/\)$/, "", target)
       sub(/#.*/, "", target)
-      if (target ~ /\.md$/ || target ~ /^https?:/) out = out "[" text "](" target ")"
+      if (target ~ /\.svg$/) sub(/.*\//, "", target)
+      if (target ~ /\.(md|svg)$/ || target ~ /^https?:/) out = out "[" text "](" target ")"
       else out = out text
     }
     $0 = out $0

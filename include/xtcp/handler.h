@@ -18,7 +18,12 @@ using ConnPtr = std::shared_ptr<Conn>;
 // One connection's events, in this order: `kAccept` on a server or `kConnected` on a dialled
 // connection first, any number of `kRecv` in wire order, then `kClosed`, exactly once and last. A
 // failed dial has no event; `Handler::OnDialFailed` is called instead.
-enum class EventType { kAccept, kConnected, kRecv, kClosed };
+enum class EventType {
+  kAccept,     // a server has a new connection
+  kConnected,  // a dial has succeeded
+  kRecv,       // a packet has come
+  kClosed,     // the connection has ended; `Conn::Stats` says why
+};
 
 // What the application does with events.
 //

@@ -9,7 +9,14 @@ namespace xtcp {
 
 // How severe a line is, the most severe first. The library itself uses `kError` to `kDebug`; the
 // first two are there so that an application can share its logger.
-enum class LogLevel { kPanic, kFatal, kError, kWarn, kInfo, kDebug };
+enum class LogLevel {
+  kPanic,  // an application's own
+  kFatal,  // an application's own
+  kError,  // something has ended or is lost: a listener, a timer, an exception that user code threw
+  kWarn,   // something is refused or waits, and the library goes on without it
+  kInfo,   // what `ServeUntilSignal` does at a signal
+  kDebug,  // the end of each connection, and why
+};
 
 // Receives the library's log lines.
 //

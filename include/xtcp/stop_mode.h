@@ -29,7 +29,7 @@ enum class StopMode {
 // processes, which go on accepting from it.
 enum class DrainMode {
   kOwnListeners,  // those of `Listen`; from an adopted one nothing more is accepted
-  kAdoptedToo,
+  kAdoptedToo,    // all of them: for the last process that accepts from an adopted one
 };
 
 // The report of a stop.
