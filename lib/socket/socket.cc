@@ -268,7 +268,8 @@ ssize_t SendSome(int fd, std::span<const std::byte> bytes) noexcept {
 ssize_t SendSome(int fd, iovec* parts, int count) noexcept {
   msghdr message{};
   message.msg_iov = parts;
-  message.msg_iovlen = static_cast<std::size_t>(count);
+  // Its type is the C library's: glibc has a std::size_t, musl an int.
+  message.msg_iovlen = static_cast<decltype(message.msg_iovlen)>(count);
   ssize_t sent;
   do {
     sent = sys::SendMsg(fd, &message, MSG_NOSIGNAL);
