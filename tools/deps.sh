@@ -11,7 +11,7 @@ export LC_ALL=C
 packages='
 compile   g++                                g++                 gcc-c++             gcc
 compile   ar                                 binutils            binutils            binutils
-pkgconfig pkg-config                         pkg-config          pkgconf             pkgconf
+pkgconfig pkg-config                         pkg-config          pkgconf-pkg-config  pkgconf
 protobuf  protoc                             protobuf-compiler   protobuf-compiler   protobuf
 protobuf  /usr/include/google/protobuf/message.h libprotobuf-dev protobuf-devel      protobuf
 spdlog    /usr/include/spdlog/spdlog.h       libspdlog-dev       spdlog-devel        spdlog
@@ -110,15 +110,16 @@ case $manager in
   apt) command="apt-get install -y --no-install-recommends" ;;
   dnf) command="dnf install -y" ;;
   pacman) command="pacman -S --needed" ;;
-  none)
-    echo "deps: these are missing, by the names that Debian gives them:$needed$optional" >&2
-    exit 1 ;;
 esac
+# What is optional is no part of the command, which fails as a whole for a name that is unknown here.
 if [ $manager != apt ] || [ "$(id -u)" != 0 ]; then
-  echo "deps: packages are missing. As root, run:" >&2
   [ $manager != apt ] || command="apt-get update && $command"
-  echo "  $command$needed$optional" >&2
-  [ -n "$needed" ] || echo "deps: all of them are optional; without them some checks are skipped" >&2
+  if [ -n "$needed" ] && [ $manager = none ]; then
+    echo "deps: these are missing, by the names that Debian gives them:$needed" >&2
+  elif [ -n "$needed" ]; then
+    printf '%s\n' "deps: packages are missing. As root, run:" "  $command$needed" >&2
+  fi
+  [ -z "$optional" ] || echo "deps: optional, since a check without its tool is skipped:$optional" >&2
   [ -z "$needed" ]  # without the optional ones it can go on
   exit
 fi
