@@ -2,7 +2,7 @@
 # part of `test`.
 
 .PHONY: cross-deps test-cross
-cross-deps: ## install compilers for other processors, and qemu
+cross-deps: ## install compilers for other processors, qemu, and libc++
 	@tools/deps.sh test-cross
 test-cross: | $(DEPS_FIRST) ## build for aarch64, armhf and s390x, and run `unit` and an echo there, under qemu: minutes
 	@JOBS=$(JOBS) test/install/cross.sh

@@ -34,6 +34,10 @@ cross     aarch64-linux-gnu-g++              g++-aarch64-linux-gnu   gcc-c++-aar
 cross     arm-linux-gnueabihf-g++            g++-arm-linux-gnueabihf - -
 cross     s390x-linux-gnu-g++                g++-s390x-linux-gnu     gcc-c++-s390x-linux-gnu   -
 cross     qemu-s390x-static|qemu-s390x       qemu-user-static        qemu-user-static          qemu-user-static
+cross     ?riscv64-linux-gnu-g++             g++-riscv64-linux-gnu   gcc-c++-riscv64-linux-gnu riscv64-linux-gnu-gcc
+cross     ?i686-linux-gnu-g++                g++-i686-linux-gnu  -                   -
+cross     ?clang++                           clang               clang               clang
+cross     ?/usr/include/c++/v1/version        libc++-dev              libcxx-devel            libc++
 cross     ss                                 iproute2                iproute                   iproute2
 debian    dpkg-buildpackage                  dpkg-dev            -                   -
 debian    dh                                 debhelper           -                   -

@@ -1,7 +1,8 @@
 #!/bin/bash
 # Builds for other processors, and runs there, under qemu's user mode, the test program `unit` and an
 # echo of which every byte is checked: test/install/cross.sh [TARGET]... Started by `make test-cross`.
-# A target without its compiler or its qemu is skipped.
+# A target without its compiler or its qemu is skipped. Without TARGET the library is also compiled, no
+# more, for riscv64, for i386, and with libc++.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
 top=${BUILD:-build}/cross
@@ -39,9 +40,11 @@ echo_bytes() {  # qemu..., as an array `run`
   cmp "$build/sent" "$build/received" && return $status
 }
 
-for target in "${@:-}"; do
-  [ -n "$target" ] || { set -- aarch64-linux-gnu arm-linux-gnueabihf s390x-linux-gnu; break; }
-done
+compiled_only=()
+if [ $# = 0 ]; then
+  set -- aarch64-linux-gnu arm-linux-gnueabihf s390x-linux-gnu
+  compiled_only=(riscv64-linux-gnu-g++ i686-linux-gnu-g++ 'clang++ -stdlib=libc++')
+fi
 for target; do
   processor=${target%%-*}
   qemu=$(command -v "qemu-$processor-static" "qemu-$processor" | head -n 1)
@@ -71,6 +74,16 @@ for target; do
     timeout 900 "${run[@]}" "$build/plain/test/unit" >"$log" 2>&1
     verdict "$target unit: $(tail -n 2 "$log" | head -n 1)" $? "$log"
   fi
+done
+
+for compiler in "${compiled_only[@]}"; do
+  check="$compiler -std=c++20 -pthread -fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wno-psabi -Werror"
+  if ! $check -include version -x c++ /dev/null 2>/dev/null; then
+    echo "skip  $compiler: it is not here: make cross-deps"
+    continue
+  fi
+  find lib -name '*.cc' -print0 | xargs -0 -n 1 -P "${JOBS:-2}" $check -Iinclude -Ilib >"$top/log" 2>&1
+  verdict "$compiler compiles the library" $? "$top/log"
 done
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed != 0 ]
