@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 #include <system_error>
@@ -122,8 +123,9 @@ class Turn {
   static constexpr std::size_t kNeverHold = static_cast<std::size_t>(-1);
   std::size_t hold_above() const { return hold_above_; }
   std::size_t queued() const {
-    return account_->accepted_bytes.load(std::memory_order_relaxed) -
-           account_->written_bytes.load(std::memory_order_relaxed) + gathered().size();
+    const std::uint64_t in_account = account_->accepted_bytes.load(std::memory_order_relaxed) -
+                                     account_->written_bytes.load(std::memory_order_relaxed);
+    return static_cast<std::size_t>(in_account) + gathered().size();
   }
 
   // Owners of bytes whose last one was taken in this turn. They are let go when the turn is over,
