@@ -215,10 +215,11 @@ TEST_CASE("no memory for a turn's bytes while the socket rests", "[F4][E5][B1][s
 
 TEST_CASE("no memory for a connection that comes: it is refused, and the next one is not",
           "[F4][E1][R5][seen-28]") {
+  // From accept4 on, for whatever that connection needs, up to the next wait. The loop's thread looks
+  // at it at each accept4, so it outlives that thread.
+  std::optional<NoMemoryHere> here;
   // A socket whose names need memory.
   Scene scene({}, UnixAddress());
-  // From accept4 on, for whatever that connection needs, up to the next wait.
-  std::optional<NoMemoryHere> here;
   scene.plan.Add({.site = Site::kAccept4, .act = [&](int) { here.emplace(); }});
   scene.plan.Add(
       {.site = Site::kAccept4, .times = Fault::kAlways, .act = [&](int) { here.reset(); }});
@@ -232,12 +233,12 @@ TEST_CASE("no memory for a connection that comes: it is refused, and the next on
 
 TEST_CASE("no memory for a connection that is established: the dial says so",
           "[F4][M31][R5][seen-28]") {
+  // Once connected it is asked for its own name, which needs memory; there is none up to its close.
+  std::optional<NoMemoryHere> here;
   FaultPlan plan;
   RawListener listener(UnixAddress());
   auto events = std::make_shared<EventRecorder>();
   TestClient client(events);
-  // Once connected it is asked for its own name, which needs memory; there is none up to its close.
-  std::optional<NoMemoryHere> here;
   plan.Add({.site = Site::kGetSockName, .act = [&](int) { here.emplace(); }});
   plan.Add({.site = Site::kClose, .act = [&](int) { here.reset(); }});
   client.Dial(listener.address());
