@@ -18,6 +18,7 @@ spdlog    /usr/include/spdlog/spdlog.h       libspdlog-dev       spdlog-devel   
 catch     /usr/include/catch2/catch.hpp|/usr/include/catch2/catch_all.hpp catch2 catch-devel catch2
 clients   ?curl                              curl                curl                curl
 lint      ?clang++                           clang               clang               clang
+lint      ?/usr/lib/llvm-*/lib/clang/*/lib/*/libclang_rt.ubsan*|/usr/lib/clang/*/lib/*/libclang_rt.ubsan* libclang-rt-dev compiler-rt compiler-rt
 lint      ?clang-format-14                   clang-format-14     -                   -
 lint      ?strace                            strace              strace              strace
 lint      ?valgrind                          valgrind            valgrind            valgrind

@@ -28,6 +28,10 @@ fi
 xargs -P 2 -I{} bash -c 'compile {}' <<<"$sources
 test/lint/little_of_everything.cc" || exit 1
 
+if ! clang++ -fsanitize=undefined -x c++ - -o "$folder/nothing" <<<'int main() {}' 2>/dev/null; then
+  echo "clang's sanitizer is not here; there is no warning"
+  exit 77
+fi
 clang++ -fsanitize=undefined -pthread "$folder"/*.o -o "$folder/program" 2>&1 || exit 1
 timeout 120 "$folder/program" 2>&1
 status=$?
