@@ -100,7 +100,7 @@ class XTCP_API Conn {
   // `kConnected`. Any thread.
   [[nodiscard]] virtual std::error_code Send(std::span<const std::byte> bytes) = 0;
   [[nodiscard]] std::error_code Send(std::string_view text) {
-    return Send(std::as_bytes(std::span(text)));
+    return Send(std::as_bytes(std::span(text.data(), text.size())));
   }
 
   // Sends the bytes of all parts, one after the other, as one `Send`: all or none, contiguous,
