@@ -126,6 +126,11 @@ const std::vector<Broken> kBaseAndBuffer{
        static_cast<void>(buffer.Append(kBytes, pool));
        buffer.Consume(kBytes.size() + 1, pool, released);
      }},
+    {"bytes are appended for which there is no room",
+     [] {
+       OutboundBuffer buffer;
+       buffer.AppendInRoom(kBytes);
+     }},
     {"a buffer is put after itself",
      [] {
        BlockPool pool;
