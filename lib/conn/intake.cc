@@ -51,7 +51,7 @@ std::error_code Intake::SendSlowly(std::span<const std::byte> bytes, ConnContext
     }
     room = pending_.room();
     if (bytes.size() <= room) {
-      pending_.Append(bytes, context.pool());
+      pending_.AppendInRoom(bytes);
       *post = QueuePending(bytes.size(), channel);
       return {0, context.no_error};
     }
