@@ -21,11 +21,9 @@ fi
 if [ "$1" = --fix ]; then
   exec $format -i "${files[@]}"
 fi
-bad=0
-for file in "${files[@]}"; do
-  if ! $format --dry-run -Werror "$file" >/dev/null 2>&1; then
-    echo "$file is not formatted: make format"
-    bad=1
-  fi
-done
-exit $bad
+if ! found=$($format --dry-run -Werror "${files[@]}" 2>&1); then
+  # Of each place that differs, only the file.
+  sed -nE 's/^([^:]+):[0-9].*/\1 is not formatted: make format/p' <<<"$found" | sort -u | grep . ||
+    echo "$found"
+  exit 1
+fi
