@@ -112,6 +112,7 @@ include mk/library.mk
 include mk/demo.mk
 include mk/bench.mk
 include mk/test.mk
+include mk/lint.mk
 include mk/install.mk
 include mk/docs.mk
 include mk/cross.mk

@@ -5,6 +5,7 @@
 #                           (docs/decisions/0012-two-archives.md)
 #   release/libxtcp.so      the same objects as a shared library
 #   asan, tsan              libxtcp.a under sanitizers, for tests
+#   clang/libxtcp.a         for a lint check: mk/lint.mk
 
 find_sources = $(sort $(shell find $1 -name '$2' 2>/dev/null))
 # $(call changed,file,list): FORCE unless the file holds this list. A source that was removed or

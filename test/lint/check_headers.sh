@@ -3,6 +3,7 @@
 # standard headers and other public ones; spdlog_logger.h may include spdlog.
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
+. test/lint/make_by.sh
 bad=0
 
 headers=(include/xtcp/*.h include/xtcp/*/*.h)
@@ -28,19 +29,8 @@ for header in "${headers[@]}"; do
   done < <(grep -nE '^[[:space:]]*#[[:space:]]*include' "$header")
 done
 
-compile() {  # compiler, header
-  local flags=
-  [ "$2" = include/xtcp/spdlog_logger.h ] && flags=$(pkg-config --cflags spdlog)
-  # The empty source keeps "#pragma once in main file" away.
-  # shellcheck disable=SC2086
-  "$1" -std=c++20 -fsyntax-only -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror -Iinclude \
-    $flags -include "$2" -x c++ /dev/null 2>&1 || { echo "$2 does not compile alone under $1"; exit 1; }
-}
-export -f compile
-for header in "${headers[@]}"; do
-  echo "g++ $header"
-  ! command -v clang++ >/dev/null || echo "clang++ $header"
-done | xargs -P 2 -L 1 bash -c 'compile "$0" "$1"' || bad=1
+make_by g++ headers-alone || bad=1
+! command -v clang++ >/dev/null || make_by clang++ headers-alone || bad=1
 
 if [ $bad = 0 ] && ! command -v clang++ >/dev/null; then
   echo "clang++ is not here; under g++ all is well"
