@@ -50,7 +50,7 @@ bench-deps: ## install what bench-peers and bench-report can use beside that
 
 .PHONY: test test-quick test-plain test-asan test-tsan lint check
 test: programs-plain programs-asan programs-tsan programs-demo programs-bench all ## build and run all tests in all variants, and the lint checks
-	@$(RUN_TESTS) tsan asan plain lint
+	@$(RUN_TESTS) tsan asan lint plain
 test-quick test-plain check: programs-plain ## the archive that ships, without lint: the inner loop
 	@$(RUN_TESTS) plain
 test-asan: programs-asan ## one variant: address and undefined-behaviour sanitizers

@@ -13,7 +13,7 @@ FAULT_SRCS := $(wildcard test/support/fault_*.cc)
 FUZZ_SRCS := $(filter-out %_test.cc,$(wildcard test/fuzz/*.cc))
 SUPPORT_SRCS := $(filter-out $(FAULT_SRCS),$(wildcard test/support/*.cc))
 # Those that take long come first, so that the lanes of test/run.sh end together.
-LONG_PROGRAMS := stress stop integration integration-fault
+LONG_PROGRAMS := stop stress integration integration-fault flow schedules
 TEST_FOLDERS := $(sort $(foreach s,$(TEST_SRCS),$(word 2,$(subst /, ,$(s)))))
 TEST_PROGRAMS := $(LONG_PROGRAMS) $(filter-out $(LONG_PROGRAMS),$(TEST_FOLDERS))
 # It needs the atomics and locks of support/sync.h, and threads of which one runs at a time.
