@@ -76,7 +76,7 @@ class BlockPool {
   // Frees a list of blocks. It takes long, so no lock is held.
   static void Delete(Free* first);
 
-  Mutex mu_;
+  SmallMutex mu_;
   std::array<Class, kClasses> classes_ XTCP_GUARDED_BY(mu_);
   std::size_t kept_bytes_ XTCP_GUARDED_BY(mu_) = 0;  // of all sizes
 };

@@ -18,14 +18,14 @@ constexpr std::size_t kLargestCopied = 512;
 
 constexpr std::size_t kLongestReference = std::size_t{1} << 30;
 
+bool IsReferredTo(const Part& part) {
+  return part.owner != nullptr && part.bytes.size() > kLargestCopied;
+}
+
 }  // namespace
 
 OutboundBuffer::~OutboundBuffer() {
   XTCP_CHECK(last_ == nullptr, "an outbound buffer is destroyed with its chunks");
-}
-
-const std::byte* OutboundBuffer::Chunk::data() {
-  return refers != 0 ? static_cast<Reference*>(this)->referred : bytes();
 }
 
 bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
@@ -61,26 +61,40 @@ bool OutboundBuffer::Append(std::span<const std::byte> bytes, BlockPool& pool) {
 
 bool OutboundBuffer::AppendParts(std::span<const Part> parts, BlockPool& pool) {
   OutboundBuffer added;
-  for (const Part& part : parts) {
-    const bool refers = part.owner != nullptr && part.bytes.size() > kLargestCopied;
-    const bool good = refers ? added.AppendReference(part, pool) : added.Append(part.bytes, pool);
+  while (!parts.empty()) {
+    std::span<const std::byte> head;
+    if (parts.size() > 1 && parts[0].bytes.size() <= kLargestHead && !IsReferredTo(parts[0]) &&
+        IsReferredTo(parts[1])) {
+      head = parts[0].bytes;
+      parts = parts.subspan(1);
+    }
+    const bool good = IsReferredTo(parts[0]) ? added.AppendReference(head, parts[0], pool)
+                                             : added.Append(parts[0].bytes, pool);
     if (!good) {
       added.Clear(pool);
       return false;
     }
+    parts = parts.subspan(1);
   }
   Splice(added, pool);
   return true;
 }
 
-bool OutboundBuffer::AppendReference(const Part& part, BlockPool& pool) {
+bool OutboundBuffer::AppendReference(std::span<const std::byte> head, const Part& part,
+                                     BlockPool& pool) {
   std::span<const std::byte> left = part.bytes;
   while (!left.empty()) {
-    void* const memory = pool.Take(sizeof(Reference));
+    void* const memory = pool.Take(kReferenceSize);
     if (memory == nullptr) return false;
     const std::size_t n = std::min(left.size(), kLongestReference);
-    LinkOne(::new (memory) Reference{
-        {nullptr, 0, static_cast<std::uint32_t>(n) & kEndMask, 1}, left.data(), part.owner});
+    auto* const reference = ::new (memory)
+        Reference{{nullptr, 0, static_cast<std::uint32_t>(head.size() + n) & kEndMask, 1},
+                  static_cast<std::uint32_t>(head.size()),
+                  left.data(),
+                  part.owner};
+    if (!head.empty()) std::memcpy(reference->head_bytes(), head.data(), head.size());
+    LinkOne(reference);
+    head = {};
     left = left.subspan(n);
   }
   return true;
@@ -100,7 +114,7 @@ void OutboundBuffer::Free(Chunk* chunk, BlockPool& pool) {
   }
   auto* const reference = static_cast<Reference*>(chunk);
   std::destroy_at(reference);
-  pool.Give(reference, sizeof(Reference));
+  pool.Give(reference, kReferenceSize);
 }
 
 void OutboundBuffer::Splice(OutboundBuffer& other, BlockPool& pool) {
@@ -126,10 +140,23 @@ void OutboundBuffer::Link(OutboundBuffer& other) {
 int OutboundBuffer::Gather(iovec* parts, int max) const {
   if (last_ == nullptr) return 0;
   int count = 0;
+  const auto add = [&](const std::byte* bytes, std::size_t size) {
+    parts[count++] = {const_cast<std::byte*>(bytes), size};
+  };
   Chunk* chunk = last_->next;
   while (count < max) {
-    parts[count++] = {const_cast<std::byte*>(chunk->data() + chunk->begin),
-                      chunk->end - chunk->begin};
+    if (chunk->refers == 0) {
+      add(chunk->bytes() + chunk->begin, chunk->end - chunk->begin);
+    } else {
+      auto* const reference = static_cast<Reference*>(chunk);
+      const std::uint32_t head = reference->head;
+      std::uint32_t begin = reference->begin;
+      if (begin < head) {
+        add(reference->head_bytes() + begin, head - begin);
+        begin = head;
+      }
+      if (count < max) add(reference->referred + (begin - head), reference->end - begin);
+    }
     if (chunk == last_) break;
     chunk = chunk->next;
   }

@@ -15,7 +15,9 @@
 namespace xtcp::internal {
 
 // Bytes that wait to be written, in a list of chunks: of 16 KiB each, which hold bytes, and of
-// those that refer to bytes of somebody else, together with their owner. The buffer is one pointer
+// those that refer to bytes of somebody else, together with their owner. In front of what it refers
+// to, such a chunk holds a few bytes of its own: the head of an answer whose body is shared needs
+// no chunk that is nearly empty. The buffer is one pointer
 // wide, and without bytes it holds no memory. It has no lock: a connection has two buffers, one for
 // senders on other threads, which the connection's lock guards, and one that belongs to its loop.
 // `Splice` moves what is in the first to the second without a copy.
@@ -25,6 +27,9 @@ namespace xtcp::internal {
 class OutboundBuffer {
  public:
   static constexpr std::size_t kBlockSize = 16 << 10;
+
+  // Copied bytes that a chunk which refers to others can hold in front of them.
+  static constexpr std::size_t kLargestHead = 200;
 
   OutboundBuffer() = default;
   ~OutboundBuffer();  // it must be empty
@@ -52,7 +57,8 @@ class OutboundBuffer {
   bool Append(std::span<const std::byte> bytes, BlockPool& pool);
 
   // Puts all parts after the last byte, as one: the bytes of those without an owner, and of small
-  // ones, are copied, and the others are referred to. Returns false, and changes nothing, when an
+  // ones, are copied, and the others are referred to. A copied part of at most `kLargestHead` bytes
+  // shares the chunk of the reference that follows it. Returns false, and changes nothing, when an
   // allocation fails.
   bool AppendParts(std::span<const Part> parts, BlockPool& pool);
 
@@ -83,15 +89,18 @@ class OutboundBuffer {
     std::uint32_t end : 31;  // to here
     std::uint32_t refers : 1;
     std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
-    const std::byte* data();
   };
   struct Reference : Chunk {
+    std::uint32_t head;  // so many bytes come first, which are in the chunk
     const std::byte* referred;
     std::shared_ptr<const void> owner;
+    std::byte* head_bytes() { return reinterpret_cast<std::byte*>(this + 1); }
   };
   static constexpr std::size_t kChunkBytes = kBlockSize - sizeof(Chunk);
+  static constexpr std::size_t kReferenceSize = BlockPool::kSmallest;
+  static_assert(sizeof(Reference) + kLargestHead <= kReferenceSize);
 
-  bool AppendReference(const Part& part, BlockPool& pool);
+  bool AppendReference(std::span<const std::byte> head, const Part& part, BlockPool& pool);
   void LinkOne(Chunk* chunk);
   static void Free(Chunk* chunk, BlockPool& pool);
 

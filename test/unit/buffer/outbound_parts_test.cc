@@ -69,6 +69,44 @@ TEST_CASE("parts of all kinds come in order, and empty ones are nothing", "[M61]
   CHECK(empty.buffer.empty());
 }
 
+TEST_CASE("the head of a shared body lies in the block of its reference", "[M61][R1]") {
+  const Text body = Shared(1000);
+  const auto allocations = [&](std::size_t head) {
+    Parts p;
+    const std::string text(head, 'h');
+    const std::vector<Part> parts{std::string_view(text), Part(body)};
+    const std::uint64_t before = test::Allocations();
+    const bool appended = p.buffer.AppendParts(parts, p.pool);
+    const std::uint64_t made = test::Allocations() - before;
+    REQUIRE(appended);
+    REQUIRE(p.All() == text + *body);
+    return made;
+  };
+  CHECK(allocations(4) == 1);
+  CHECK(allocations(OutboundBuffer::kLargestHead) == 1);
+  CHECK(allocations(OutboundBuffer::kLargestHead + 1) == 2);
+}
+
+TEST_CASE("a head and the body after it are offered and taken to the byte", "[M61][B4]") {
+  const Text body = Shared(1000);
+  for (const std::size_t taken : {1, 2, 3, 4, 999, 1001}) {
+    CAPTURE(taken);
+    Parts p;
+    REQUIRE(p.Append({"abc", Part(body)}));
+    const std::string all = "abc" + *body;
+    iovec first{};
+    REQUIRE(p.buffer.Gather(&first, 1) == 1);
+    CHECK(first.iov_len == 3);
+    p.Consume(taken);
+    CHECK(p.All() == all.substr(taken));
+    CHECK(p.released.empty());
+    CHECK(p.Gather().size() == (taken < 3 ? 2 : 1));
+    p.Consume(all.size() - taken);
+    CHECK(p.buffer.empty());
+    CHECK_FALSE(p.released.empty());
+  }
+}
+
 TEST_CASE("nothing is ever copied after a part that is referred to into its bytes", "[M61][B7]") {
   Parts p;
   const Text large = Shared(1000);
