@@ -72,7 +72,8 @@ for target; do
   verdict "$target echo" $? "$log"
   if [ ${#goals[@]} = 4 ]; then
     timeout 900 "${run[@]}" "$build/plain/test/unit" >"$log" 2>&1
-    verdict "$target unit: $(tail -n 2 "$log" | head -n 1)" $? "$log"
+    status=$?  # the commands in the name of the verdict have one of their own
+    verdict "$target unit: $(tail -n 2 "$log" | head -n 1)" $status "$log"
   fi
 done
 
