@@ -26,6 +26,7 @@
 #include "support/posts.h"
 #include "support/process.h"
 #include "support/report.h"
+#include "support/rounds.h"
 
 namespace {
 
@@ -35,67 +36,6 @@ using bench::Samples;
 
 constexpr int kRounds = 7;
 constexpr double kSeconds = 0.6;
-
-Samples Values(const std::vector<Figures>& rounds, const std::string& figure) {
-  Samples samples;
-  for (const Figures& round : rounds) samples.push_back(round.at(figure));
-  return samples;
-}
-
-Samples Ratios(const std::vector<Figures>& rounds, const std::vector<Figures>& base,
-               const std::string& figure) {
-  Samples samples;
-  for (std::size_t i = 0; i < rounds.size(); ++i) {
-    samples.push_back(rounds[i].at(figure) / base[i].at(figure));
-  }
-  return samples;
-}
-
-// The names of the libraries whose program `kind`_NAME is built, libuv first, since others are
-// compared with it.
-std::vector<std::string> Peers(const std::string& kind) {
-  std::vector<std::string> names;
-  for (const std::string name : {"libuv", "asio", "libevent"}) {
-    if (access(bench::Sibling("peers/" + kind + '_' + name).c_str(), X_OK) == 0) {
-      names.push_back(name);
-    }
-  }
-  if (names.empty())
-    std::cout << "left out: no library to compare " << kind << " with" << std::endl;
-  return names;
-}
-
-// Measures all of `names` in each round, and another first in each.
-std::map<std::string, std::vector<Figures>> MeasureInRounds(
-    const std::vector<std::string>& names,
-    const std::function<Figures(const std::string&)>& measure) {
-  std::map<std::string, std::vector<Figures>> all;
-  for (int round = 0; round < kRounds; ++round) {
-    for (std::size_t i = 0; i < names.size(); ++i) {
-      const std::string& name = names[(i + static_cast<std::size_t>(round)) % names.size()];
-      all[name].push_back(measure(name));
-    }
-  }
-  return all;
-}
-
-// A row of `figure`: the first of `names` in itself, the others as ratios to it.
-void AddRow(const std::string& row, const std::vector<std::string>& names,
-            const std::map<std::string, std::vector<Figures>>& all, const std::string& figure,
-            bench::Table* table) {
-  const std::vector<Figures>& base = all.at(names.front());
-  std::vector<Samples> cells{Values(base, figure)};
-  for (std::size_t i = 1; i < names.size(); ++i) {
-    cells.push_back(Ratios(all.at(names[i]), base, figure));
-  }
-  table->AddRow(row, cells);
-}
-
-std::vector<std::string> Columns(const std::string& first, const std::vector<std::string>& names) {
-  std::vector<std::string> columns{first};
-  columns.insert(columns.end(), names.begin(), names.end());
-  return columns;
-}
 
 // A group of one loop, which runs on a thread of its own.
 struct RunningGroup {
@@ -123,27 +63,27 @@ Figures MeasurePosts(const std::string& name, std::vector<std::string> words) {
 }
 
 void ReportPosts() {
-  std::vector<std::string> names = Peers("post");
+  std::vector<std::string> names = bench::Peers("post", {"libuv", "asio", "libevent"});
   names.push_back("xtcp");
   bench::Table rate("posts", "### Tasks a second from other threads; more is better",
-                    Columns("threads", names));
+                    bench::Columns("threads", names));
   bench::Table cpu("posts_cpu", "### The loop's CPU ns/task; less is better",
-                   Columns("threads", names));
+                   bench::Columns("threads", names));
   for (const std::string threads : {"1", "4", "16"}) {
-    const auto all = MeasureInRounds(names, [&](const std::string& name) {
+    const auto all = bench::MeasureInRounds(kRounds, names, [&](const std::string& name) {
       return MeasurePosts(name, {"rate", threads});
     });
-    AddRow(threads, names, all, "tasks_per_s", &rate);
-    AddRow(threads, names, all, "loop_cpu_ns", &cpu);
+    bench::AddRow(threads, names, all, "tasks_per_s", &rate);
+    bench::AddRow(threads, names, all, "loop_cpu_ns", &cpu);
   }
   bench::Table delay("posts_delay", "### From Post until the task runs, in microseconds",
                      {"library", "asleep p50", "asleep p99", "busy p50", "busy p99"});
-  const auto all = MeasureInRounds(
-      names, [&](const std::string& name) { return MeasurePosts(name, {"delay"}); });
+  const auto all = bench::MeasureInRounds(
+      kRounds, names, [&](const std::string& name) { return MeasurePosts(name, {"delay"}); });
   for (const std::string& name : names) {
     std::vector<Samples> cells;
     for (const char* figure : {"asleep_p50", "asleep_p99", "busy_p50", "busy_p99"}) {
-      cells.push_back(Values(all.at(name), figure));
+      cells.push_back(bench::Values(all.at(name), figure));
     }
     delay.AddRow(name, cells);
   }
@@ -191,18 +131,19 @@ void ReportTimers() {
     children[name] = std::make_unique<Child>(body, bench::ServerCpu());
     ports[name] = std::to_string(bench::PortOf(*children[name]));
   }
-  const auto all = MeasureInRounds({none, set, beside}, [&](const std::string& name) {
-    return bench::Run({bench::Sibling("load/load"), "echo", ports[name], "64", "64", "64",
-                       std::to_string(kSeconds), "1", std::to_string(children[name]->pid())},
-                      bench::LoadCpu());
-  });
+  const auto all =
+      bench::MeasureInRounds(kRounds, {none, set, beside}, [&](const std::string& name) {
+        return bench::Run({bench::Sibling("load/load"), "echo", ports[name], "64", "64", "64",
+                           std::to_string(kSeconds), "1", std::to_string(children[name]->pid())},
+                          bench::LoadCpu());
+      });
   bench::Table table("timers", "### Timers set anew with each packet: pipe-64B, 64 connections",
                      {"server", "messages/s", "ratio", "CPU ns/message", "ratio"});
   for (const auto& [name, base] : {std::pair{none, none}, {set, none}, {beside, set}}) {
-    table.AddRow(
-        name, {Values(all.at(name), "messages_per_s"),
-               Ratios(all.at(name), all.at(base), "messages_per_s"), Values(all.at(name), "cpu_ns"),
-               Ratios(all.at(name), all.at(base), "cpu_ns")});
+    table.AddRow(name, {bench::Values(all.at(name), "messages_per_s"),
+                        bench::Ratios(all.at(name), all.at(base), "messages_per_s"),
+                        bench::Values(all.at(name), "cpu_ns"),
+                        bench::Ratios(all.at(name), all.at(base), "cpu_ns")});
   }
   table.Print();
   std::cout << "\nThe ratios of the last line are to the line above it.\n";
@@ -281,7 +222,7 @@ const std::vector<Scenario> kScenarios = {{"ping-100", "100", "64", "1"},
                                           {"bulk-64K", "16", "65536", "4"}};
 
 void ReportProxy() {
-  std::vector<std::string> names = Peers("proxy");
+  std::vector<std::string> names = bench::Peers("proxy", {"libuv", "asio", "libevent"});
   names.push_back("xtcp");
   Child target({bench::Sibling("peers/floor"), "0"}, bench::LoadCpu());
   const std::string target_port = std::to_string(bench::PortOf(target));
@@ -294,18 +235,18 @@ void ReportProxy() {
     ports[name] = std::to_string(bench::PortOf(*proxies[name]));
   }
   bench::Table rate("proxy", "### A proxy: messages a second; more is better",
-                    Columns("scenario", names));
+                    bench::Columns("scenario", names));
   bench::Table cpu("proxy_cpu", "### A proxy: CPU ns/message; less is better",
-                   Columns("scenario", names));
+                   bench::Columns("scenario", names));
   for (const Scenario& scenario : kScenarios) {
-    const auto all = MeasureInRounds(names, [&](const std::string& name) {
+    const auto all = bench::MeasureInRounds(kRounds, names, [&](const std::string& name) {
       return bench::Run(
           {bench::Sibling("load/load"), "echo", ports[name], scenario.connections, scenario.payload,
            scenario.depth, std::to_string(kSeconds), "1", std::to_string(proxies[name]->pid())},
           bench::LoadCpu());
     });
-    AddRow(scenario.name, names, all, "messages_per_s", &rate);
-    AddRow(scenario.name, names, all, "cpu_ns", &cpu);
+    bench::AddRow(scenario.name, names, all, "messages_per_s", &rate);
+    bench::AddRow(scenario.name, names, all, "cpu_ns", &cpu);
   }
   rate.Print();
   cpu.Print();

@@ -11,8 +11,9 @@ set xrange [-0.6:*]
 set tics nomirror out
 set key outside right top noautotitle
 
-# In rate.csv and cpu.csv the second column is the floor in itself, the others are ratios to it.
-columns = int(system(sprintf("head -n 1 %s/rate.csv | tr ',' '\n' | wc -l", csv)))
+# In these the second column is the floor in itself, the others are ratios to it.
+columns_of(table) = int(system(sprintf("head -n 1 %s/%s.csv | tr ',' '\n' | wc -l", csv, table)))
+columns = columns_of("rate")
 
 set ylabel "ratio to the floor"
 set yrange [0:2]
@@ -26,6 +27,19 @@ set output svg . "/cpu.svg"
 set title "CPU time a message (less is better; bars that end at the top go on)"
 plot for [i = 5:columns:3] csv . "/cpu.csv" using i:xtic(1) title columnheader(i), \
   1 with lines linecolor "black" dashtype 2 title "floor"
+
+columns = columns_of("senders")
+set output svg . "/senders.svg"
+set title "Sends from other threads: messages a second (more is better)"
+set xlabel "producers to connections"
+plot for [i = 5:columns:3] csv . "/senders.csv" using i:xtic(1) title columnheader(i), \
+  1 with lines linecolor "black" dashtype 2 title "floor"
+
+set output svg . "/senders_cpu.svg"
+set title "Sends from other threads: CPU time a message (less is better)"
+plot for [i = 5:columns:3] csv . "/senders_cpu.csv" using i:xtic(1) title columnheader(i), \
+  1 with lines linecolor "black" dashtype 2 title "floor"
+unset xlabel
 
 set output svg . "/latency.svg"
 set title "Round trip, 100 connections with one frame on its way on each"

@@ -1,8 +1,9 @@
 // What it costs to send from other threads than the loop's.
 //
 // First: 1, 4 and 16 producers that call `Send` with messages of 64 bytes, each on all of 1 or 64
-// connections in turn, as fast as the queues (256 KiB a connection) have room. A program beside us
-// reads the messages and checks every byte and their order. Counted: messages a second from the
+// connections in turn, as fast as the queues (256 KiB a connection) have room. Beside it the same
+// by hand (peers/send_floor.cc), and on other libraries where they are installed. A program beside
+// us reads the messages and checks every byte and their order. Counted: messages a second from the
 // first `Send` until the last byte was taken and the server has stopped, CPU time of all threads,
 // and writes to the eventfd.
 //
@@ -21,7 +22,6 @@
 #include <cstdint>
 #include <exception>
 #include <iostream>
-#include <latch>
 #include <map>
 #include <memory>
 #include <span>
@@ -33,6 +33,8 @@
 #include "support/message.h"
 #include "support/process.h"
 #include "support/report.h"
+#include "support/rounds.h"
+#include "support/sends.h"
 #include "support/server.h"
 
 // The library calls write(2) for its eventfd only, and sendmsg(2) for what other threads queued.
@@ -64,7 +66,7 @@ namespace {
 using bench::Figures;
 using bench::Samples;
 
-constexpr double kSeconds = 0.4;
+constexpr int kRounds = 5;
 constexpr int kWakes = 2000;
 
 // Lets producers wait for room.
@@ -108,48 +110,34 @@ std::unique_ptr<bench::Child> StartDrain(const bench::RunningServer& server,
 
 // --- Many producers ------------------------------------------------------------------------------
 
-// What one producer sends until the time is over. Returns the number of messages.
-std::uint64_t Produce(std::uint64_t producer, Room& room, const std::vector<xtcp::ConnPtr>& conns) {
-  const double end = bench::Seconds() + kSeconds;
-  bench::Message message;
-  std::uint64_t turn = 0;
-  for (; turn % 64 != 0 || bench::Seconds() < end; ++turn) {
-    bench::FillMessage(&message, producer, turn / conns.size());
-    room.Send(*conns[turn % conns.size()], std::as_bytes(std::span(message.words)));
-  }
-  return turn;
+void CheckDrain(bench::Child& drain, double sent) {
+  if (drain.ReadFigures().at("messages") != sent) throw std::runtime_error("messages are missing");
 }
 
-void MeasureProducers(std::size_t producers, std::size_t connections) {
+void MeasureOurs(std::size_t producers, std::size_t connections) {
   const auto room = std::make_shared<Room>();
   bench::RunningServer server(OptionsWith(room));
   const auto drain = StartDrain(server, *room, connections);
   const std::vector<xtcp::ConnPtr> conns = room->conns();
-
-  std::atomic<std::uint64_t> messages{0};
-  std::latch ready(static_cast<std::ptrdiff_t>(producers) + 1);
-  std::vector<std::jthread> threads;
-  for (std::size_t producer = 0; producer < producers; ++producer) {
-    threads.emplace_back([&, producer] {
-      ready.arrive_and_wait();
-      messages += Produce(producer, *room, conns);
-    });
-  }
   const std::uint64_t writes_before = eventfd_writes;
-  const double cpu_before = bench::CpuSeconds();
-  const double begin = bench::Seconds();
-  ready.arrive_and_wait();
-  threads.clear();
-  server.Stop(xtcp::StopMode::kGracefullyAndWait);
-  const double seconds = bench::Seconds() - begin;
-  const double cpu = bench::CpuSeconds() - cpu_before;
+  const auto sent = static_cast<double>(bench::MeasureSends(
+      producers, connections,
+      [&](std::size_t index, bench::MessageBytes bytes) { room->Send(*conns[index], bytes); },
+      [&] { server.Stop(xtcp::StopMode::kGracefullyAndWait); }));
   const auto writes = static_cast<double>(eventfd_writes - writes_before);
-
-  const auto sent = static_cast<double>(messages);
-  if (drain->ReadFigures().at("messages") != sent) throw std::runtime_error("messages are missing");
-  bench::Print("messages_per_s", sent / seconds);
-  bench::Print("cpu_ns", cpu / sent * 1e9);
+  CheckDrain(*drain, sent);
   bench::Print("writes_per_1000", writes / sent * 1000);
+}
+
+Figures MeasurePeer(const std::string& name, const std::string& producers,
+                    const std::string& connections) {
+  bench::Child peer({bench::Sibling("peers/send_" + name), producers, connections});
+  const std::string port = std::to_string(bench::PortOf(peer));
+  bench::Child drain({bench::Sibling("load/load"), "drain", port, connections});
+  drain.ReadLine();
+  Figures figures = peer.ReadFigures();
+  CheckDrain(drain, figures.at("messages"));
+  return figures;
 }
 
 void ReportProducers() {
@@ -157,25 +145,27 @@ void ReportProducers() {
     std::size_t producers;
     std::size_t connections;
   };
-  const std::array<Case, 6> cases{{{1, 1}, {4, 1}, {16, 1}, {1, 64}, {4, 64}, {16, 64}}};
-  std::array<Samples, cases.size()> rate, cpu, writes;
-  for (int round = 0; round < 3; ++round) {
-    for (std::size_t i = 0; i < cases.size(); ++i) {
-      const Figures figures =
-          bench::Run([&] { MeasureProducers(cases[i].producers, cases[i].connections); });
-      rate[i].push_back(figures.at("messages_per_s"));
-      cpu[i].push_back(figures.at("cpu_ns"));
-      writes[i].push_back(figures.at("writes_per_1000"));
-    }
+  std::vector<std::string> names = bench::Peers("send", {"floor", "libuv", "asio"});
+  names.push_back("xtcp");
+  const std::string first = "producers to connections";
+  bench::Table rate("senders", "### Sends of 64 bytes from other threads; messages a second",
+                    bench::Columns(first, names));
+  bench::Table cpu("senders_cpu", "### The same; CPU ns/message", bench::Columns(first, names));
+  bench::Table wakes("senders_wakes", "### The same; how often `Send` wakes the loop",
+                     {first, "eventfd writes/1000 sends"});
+  for (const auto& [producers, connections] :
+       {Case{1, 1}, {4, 1}, {16, 1}, {1, 64}, {4, 64}, {16, 64}}) {
+    const bench::Rounds all = bench::MeasureInRounds(kRounds, names, [&](const std::string& name) {
+      return name == "xtcp"
+                 ? bench::Run([&] { MeasureOurs(producers, connections); })
+                 : MeasurePeer(name, std::to_string(producers), std::to_string(connections));
+    });
+    const std::string row = std::to_string(producers) + " to " + std::to_string(connections);
+    bench::AddRow(row, names, all, "messages_per_s", &rate);
+    bench::AddRow(row, names, all, "cpu_ns", &cpu);
+    wakes.AddRow(row, {bench::Values(all.at("xtcp"), "writes_per_1000")});
   }
-  bench::Table table(
-      "producers", "### Sends of 64 bytes from other threads",
-      {"producers to connections", "messages/s", "CPU ns/message", "eventfd writes/1000 sends"});
-  for (std::size_t i = 0; i < cases.size(); ++i) {
-    table.AddRow(std::to_string(cases[i].producers) + " to " + std::to_string(cases[i].connections),
-                 {rate[i], cpu[i], writes[i]});
-  }
-  table.Print();
+  for (const bench::Table* table : {&rate, &cpu, &wakes}) table->Print();
 }
 
 // --- Wake-ups ------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 
 BENCH_PROGRAMS := $(patsubst %.cc,$(BUILD)/release/%,$(wildcard bench/*.cc))
 BENCH_SUPPORT := $(patsubst %.cc,$(BUILD)/release/obj/%.o,$(wildcard bench/support/*.cc))
-BENCH_TOOLS := $(addprefix $(BUILD)/release/bench/,load/load peers/floor peers/shared_floor)
+BENCH_TOOLS := $(addprefix $(BUILD)/release/bench/,load/load peers/floor peers/send_floor peers/shared_floor)
 BENCH_PEERS := $(filter-out %floor,$(patsubst %.cc,$(BUILD)/release/%,$(wildcard bench/peers/*.cc)))
 
 .PHONY: programs-bench programs-peers
@@ -31,6 +31,7 @@ PEER_LIBS_libuv = -luv
 PEER_LIBS_libevent = -levent_core
 $(BUILD)/release/bench/load/load: $(wildcard bench/load/*) bench/support/message.h
 $(filter %/post_asio %/post_libuv,$(BENCH_PEERS)): bench/support/posts.h
+$(filter %/send_floor %/send_asio %/send_libuv,$(BENCH_TOOLS) $(BENCH_PEERS)): bench/support/sends.h
 $(BENCH_TOOLS) $(BENCH_PEERS): | $(DEPS_FIRST)
 $(BENCH_TOOLS) $(BENCH_PEERS): $(BUILD)/release/%: %.cc
 	@mkdir -p $(@D)

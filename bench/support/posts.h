@@ -11,16 +11,11 @@
 #include <thread>
 #include <vector>
 
+#include "support/clock.h"
+
 // What it costs to hand tasks to a loop on another thread. It uses nothing of any library:
 // `post(task)` hands the task over, on any thread, and a loop runs meanwhile.
 namespace bench {
-
-inline std::uint64_t ReadNs(clockid_t clock) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 +
-         static_cast<std::uint64_t>(now.tv_nsec);
-}
 
 // Waits a little. It does not yield: where other programs run, that may take very long.
 inline void Rest() {
