@@ -21,7 +21,8 @@ namespace {
 using test::Allocations;
 using test::FailAllocations;
 
-constexpr std::size_t kChunk = OutboundBuffer::kBlockSize - 16;  // bytes that a chunk holds
+// Bytes that a chunk holds, beside a pointer and two numbers of 32 bits.
+constexpr std::size_t kChunk = OutboundBuffer::kBlockSize - sizeof(void*) - 8;
 
 std::span<const std::byte> Bytes(std::string_view text) {
   return std::as_bytes(std::span(text.data(), text.size()));
