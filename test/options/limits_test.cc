@@ -1,5 +1,7 @@
 // The limits on bytes, connections and threads.
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -158,10 +160,15 @@ TEST_CASE("a place is free once its connection has closed, within one batch too"
   REQUIRE(events->WaitForAccepted(2));
   REQUIRE(holds.SendAll(Frame("hold")));
   REQUIRE(inside.Wait());
-  // The end has to be there first: what two processors deliver may overtake each other.
+  // The end has to be there first: what two processors deliver may overtake each other. It can be
+  // seen before epoll has been told; but who is told is told with the socket locked, and a question
+  // that needs the lock waits for that.
   leaves.HalfClose();
   pollfd end{events->conn(0)->Descriptor(), POLLRDHUP, 0};
   REQUIRE(::poll(&end, 1, static_cast<int>(std::chrono::milliseconds(kDeadline).count())) == 1);
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  REQUIRE(::getsockopt(end.fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
   RawPeer comes(server.port());
   go.Set();
   REQUIRE(events->WaitForAccepted(3));
