@@ -126,10 +126,14 @@ std::string Misaligned() {
     look(shared.get(), "make_shared");
     const std::vector<P> several(3);
     for (const P& one : several) look(&one, "vector");
+#if !defined(__ARM_EABI__)
+    // There an array of whatever type begins 8 bytes after its memory ("C++ ABI for the Arm
+    // Architecture", array construction), and so is not aligned to more.
     const std::unique_ptr<P[]> array(new P[3]);
     for (int i = 0; i < 3; ++i) look(&array[i], "new[]");
     const std::unique_ptr<P[]> quiet(new (std::nothrow) P[3]);
     for (int i = 0; i < 3; ++i) look(&quiet[i], "new (std::nothrow) []");
+#endif
     alignas(P) std::array<std::byte, sizeof(P)> room;
     P* const placed = new (room.data()) P;
     look(placed, "placement");
