@@ -23,8 +23,6 @@
 namespace xtcp::test {
 namespace {
 
-constexpr std::size_t kTooMuch = 12 << 20;  // the kernel takes less for a peer that does not read
-
 std::error_code System(int error) { return {error, std::system_category()}; }
 
 CloseReason ReasonOf(int error) {

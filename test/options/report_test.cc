@@ -18,8 +18,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t kTooMuch = 12 << 20;  // the kernel takes less for a peer that does not read
-
 TEST_CASE("a report is the sum over connections that end in different ways", "[M21][B1]") {
   // Time stands still until those that end well have ended.
   const FaultPlan no_faults;

@@ -25,8 +25,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMega = 1 << 20;
-constexpr std::size_t kTooMuch = 12 << 20;  // the kernel takes less for a peer that does not read
-
 // --- Unread input. -------------------------------------------------------------------------------
 
 TEST_CASE("unread input does not destroy output that is on its way", "[M18][M19][B2][S7]") {

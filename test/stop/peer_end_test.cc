@@ -25,8 +25,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr std::size_t kTooMuch = 12 << 20;  // the kernel takes less for a peer that does not read
-
 TEST_CASE("the peer's FIN: without progress linger_timeout ends it", "[M16][R8][B1]") {
   const bool dialled = GENERATE(false, true);
   Options options;

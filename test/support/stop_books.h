@@ -5,6 +5,7 @@
 
 #include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -25,6 +26,9 @@ inline constexpr std::array kModes = {StopMode::kImmediately, StopMode::kGracefu
                                       StopMode::kGracefullyAndWait};
 inline constexpr std::array kGracefulModes = {StopMode::kGracefullyButNotWait,
                                               StopMode::kGracefullyAndWait};
+
+// The kernel takes less for a peer that does not read.
+inline constexpr std::size_t kTooMuch = 12 << 20;
 
 // What is stopped.
 enum class Target { kServer, kAccepted, kDialled };
