@@ -20,6 +20,7 @@
 #include "support/idle.h"
 #include "support/process.h"
 #include "support/report.h"
+#include "support/rounds.h"
 
 namespace {
 
@@ -47,24 +48,6 @@ struct Server {
   std::vector<std::string> command;
 };
 
-// What the rounds of a scenario gave, by server.
-using Rounds = std::map<std::string, std::vector<Figures>>;
-
-Samples Values(const std::vector<Figures>& rounds, const std::string& figure, double scale = 1) {
-  Samples samples;
-  for (const Figures& round : rounds) samples.push_back(round.at(figure) * scale);
-  return samples;
-}
-
-Samples Ratios(const std::vector<Figures>& rounds, const std::vector<Figures>& floor,
-               const std::string& figure) {
-  Samples samples;
-  for (std::size_t i = 0; i < rounds.size(); ++i) {
-    samples.push_back(rounds[i].at(figure) / floor[i].at(figure));
-  }
-  return samples;
-}
-
 // --- Measuring -----------------------------------------------------------------------------------
 
 // The servers that run, each in a process, and the load beside them.
@@ -80,8 +63,8 @@ class Arena {
   }
 
   // Runs `load` against each server in turn, and `rounds` times; another begins each round.
-  Rounds Measure(int rounds, const Scenario* scenario) const {
-    Rounds all;
+  bench::Rounds Measure(int rounds, const Scenario* scenario) const {
+    bench::Rounds all;
     for (int round = 0; round < rounds; ++round) {
       for (std::size_t i = 0; i < servers_.size(); ++i) {
         const std::size_t turn = (i + static_cast<std::size_t>(round)) % servers_.size();
@@ -117,11 +100,11 @@ void ReportAlone(const Server& xtcp) {
                     {"scenario", "messages/s", "CPU ns/message", "p50 us", "p99 us", "p99.9 us"});
   const Arena arena({xtcp});
   for (const Scenario& scenario : kScenarios) {
-    const Rounds all = arena.Measure(3, &scenario);
+    const bench::Rounds all = arena.Measure(3, &scenario);
     const std::vector<Figures>& rounds = all.at("xtcp");
-    echo.AddRow(scenario.name,
-                {Values(rounds, "messages_per_s"), Values(rounds, "cpu_ns"),
-                 Values(rounds, "p50_us"), Values(rounds, "p99_us"), Values(rounds, "p999_us")});
+    echo.AddRow(scenario.name, {bench::Values(rounds, "messages_per_s"),
+                                bench::Values(rounds, "cpu_ns"), bench::Values(rounds, "p50_us"),
+                                bench::Values(rounds, "p99_us"), bench::Values(rounds, "p999_us")});
   }
   echo.Print();
 }
@@ -137,32 +120,33 @@ void ReportBeside(const std::vector<Server>& servers) {
   bench::Table tails("tails", "### 99th percentile of the round trip, in microseconds", columns);
 
   const Arena arena(servers);
-  const auto add_ratios = [&](const std::string& name, const Rounds& all, const std::string& figure,
-                              bench::Table* table) {
+  const auto add_ratios = [&](const std::string& name, const bench::Rounds& all,
+                              const std::string& figure, bench::Table* table) {
     std::vector<Samples> cells;
     for (const Server& server : servers) {
       const auto& rounds = all.at(server.name);
       const auto& floor = all.at("floor");
-      cells.push_back(server.name == "floor" ? Values(floor, figure)
-                                             : Ratios(rounds, floor, figure));
+      cells.push_back(server.name == "floor" ? bench::Values(floor, figure)
+                                             : bench::Ratios(rounds, floor, figure));
     }
     table->AddRow(name, cells);
   };
   for (const Scenario& scenario : kScenarios) {
-    const Rounds all = arena.Measure(5, &scenario);
+    const bench::Rounds all = arena.Measure(5, &scenario);
     add_ratios(scenario.name, all, "messages_per_s", &rate);
     add_ratios(scenario.name, all, "cpu_ns", &cpu);
     std::vector<Samples> tail;
     for (const Server& server : servers) {
       const auto& rounds = all.at(server.name);
-      tail.push_back(Values(rounds, "p99_us"));
+      tail.push_back(bench::Values(rounds, "p99_us"));
       if (scenario.name != "ping-100") continue;
-      latency.AddRow(server.name, {Values(rounds, "p50_us"), Values(rounds, "p90_us"),
-                                   Values(rounds, "p99_us"), Values(rounds, "p999_us")});
+      latency.AddRow(server.name,
+                     {bench::Values(rounds, "p50_us"), bench::Values(rounds, "p90_us"),
+                      bench::Values(rounds, "p99_us"), bench::Values(rounds, "p999_us")});
     }
     tails.AddRow(scenario.name, tail);
   }
-  const Rounds churn = arena.Measure(5, nullptr);
+  const bench::Rounds churn = arena.Measure(5, nullptr);
   add_ratios(kChurn, churn, "connections_per_s", &rate);
   add_ratios(kChurn, churn, "cpu_ns", &cpu);
 

@@ -29,9 +29,8 @@ $(BUILD)/release/obj/bench/micro.o $(NO_KERNEL): BENCH_FLAGS += -Ilib
 # The last word of its name says which one.
 PEER_LIBS_libuv = -luv
 PEER_LIBS_libevent = -levent_core
-$(BUILD)/release/bench/load/load: $(wildcard bench/load/*) bench/support/message.h
-$(filter %/post_asio %/post_libuv,$(BENCH_PEERS)): bench/support/posts.h
-$(filter %/send_floor %/send_asio %/send_libuv,$(BENCH_TOOLS) $(BENCH_PEERS)): bench/support/sends.h
+$(BUILD)/release/bench/load/load: $(wildcard bench/load/*)
+$(BENCH_TOOLS) $(BENCH_PEERS): $(wildcard bench/support/*.h)
 $(BENCH_TOOLS) $(BENCH_PEERS): | $(DEPS_FIRST)
 $(BENCH_TOOLS) $(BENCH_PEERS): $(BUILD)/release/%: %.cc
 	@mkdir -p $(@D)

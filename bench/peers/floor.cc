@@ -5,7 +5,6 @@
 // As in a server whose answers are composed, each frame is copied to the output, and what one read
 // gave leaves in one write.
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -13,10 +12,11 @@
 
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
+
+#include "support/listen.h"
 
 namespace {
 
@@ -109,30 +109,12 @@ void Read(Connection* connection) {
   if (done > 0) Write(connection, done);
 }
 
-int Listen(int port) {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  const int one = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(fd, 4096) != 0 ||
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    std::perror("floor");
-    std::exit(1);
-  }
-  std::printf("echoes frames on 127.0.0.1:%d\n", ntohs(address.sin_port));
-  std::fflush(stdout);
-  return fd;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   Connection listener;
-  listener.fd = Listen(argc > 1 ? std::atoi(argv[1]) : 0);
+  listener.fd = bench::ListenAndSayWhere(argc > 1 ? std::atoi(argv[1]) : 0,
+                                         SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC);
   epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   Watch(EPOLL_CTL_ADD, &listener, EPOLLIN);
   static epoll_event events[512];

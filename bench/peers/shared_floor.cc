@@ -2,7 +2,6 @@
 // in common, after a head of 4 bytes, leave by writev(2) out of where they lie. Each 4 bytes that
 // come are a request. As in floor.cc there are no limits, no deadlines and no stop.
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -14,9 +13,10 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <string>
+
+#include "support/listen.h"
 
 namespace {
 
@@ -102,28 +102,12 @@ void Read(Connection* connection) {
   if (!connection->blocked) Write(connection);
 }
 
-int Listen() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(fd, 4096) != 0 ||
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    std::perror("shared_floor");
-    std::exit(1);
-  }
-  std::printf("answers on 127.0.0.1:%d\n", ntohs(address.sin_port));
-  std::fflush(stdout);
-  return fd;
-}
-
 }  // namespace
 
 int main() {
   std::signal(SIGPIPE, SIG_IGN);
   Connection listener;
-  listener.fd = Listen();
+  listener.fd = bench::ListenAndSayWhere(0, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC);
   epoll_fd = epoll_create1(EPOLL_CLOEXEC);
   Watch(EPOLL_CTL_ADD, &listener, EPOLLIN);
   static std::array<epoll_event, 512> events;

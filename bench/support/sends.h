@@ -1,6 +1,6 @@
 #pragma once
 
-#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/clock.h"
+#include "support/listen.h"
 #include "support/message.h"
 
 // Sends of 64 bytes from other threads than the loop's. It uses nothing of any library.
@@ -70,23 +71,6 @@ std::uint64_t MeasureSends(std::size_t producers, std::size_t connections, const
               cpu / sent);
   std::fflush(stdout);
   return messages;
-}
-
-// A socket that listens on a free port of this machine, and has said where.
-inline int ListenAndSayWhere() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  if (bind(fd, reinterpret_cast<const sockaddr*>(&address), size) != 0 || listen(fd, 4096) != 0 ||
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    std::perror("listen");
-    std::exit(1);
-  }
-  std::printf("sends on 127.0.0.1:%d\n", ntohs(address.sin_port));
-  std::fflush(stdout);
-  return fd;
 }
 
 // The next connection of `listener`; it does not block, and waits for nothing before it sends.

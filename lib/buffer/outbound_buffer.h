@@ -17,10 +17,12 @@ namespace xtcp::internal {
 // Bytes that wait to be written, in a list of chunks: of 16 KiB each, which hold bytes, and of
 // those that refer to bytes of somebody else, together with their owner. In front of what it refers
 // to, such a chunk holds a few bytes of its own: the head of an answer whose body is shared needs
-// no chunk that is nearly empty. The buffer is one pointer
-// wide, and without bytes it holds no memory. It has no lock: a connection has two buffers, one for
-// senders on other threads, which the connection's lock guards, and one that belongs to its loop.
-// `Splice` moves what is in the first to the second without a copy.
+// no chunk that is nearly empty.
+//
+// The buffer is one pointer wide, and without bytes it holds no memory. It has no lock: a
+// connection has two buffers, one for senders on other threads, which the connection's lock guards,
+// and one that belongs to its loop. `Splice` moves what is in the first to the second without a
+// copy.
 //
 // Every method that may need the pool takes it as an argument, so that a connection need not store
 // it.
