@@ -36,7 +36,7 @@ plot for [i = 5:columns:3] csv . "/senders.csv" using i:xtic(1) title columnhead
   1 with lines linecolor "black" dashtype 2 title "floor"
 
 set output svg . "/senders_cpu.svg"
-set title "Sends from other threads: CPU time a message (less is better)"
+set title "Sends from other threads: CPU time a message (less is better; bars that end at the top go on)"
 plot for [i = 5:columns:3] csv . "/senders_cpu.csv" using i:xtic(1) title columnheader(i), \
   1 with lines linecolor "black" dashtype 2 title "floor"
 unset xlabel

@@ -9,10 +9,10 @@ cd "$(dirname "$0")/.." || exit 1
 
 programs=${BUILD:-build}/release/bench
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
-compiler=$("${CXX:-g++}" --version 2>/dev/null | head -n 1)
+compiler=$(${CXX:-g++} --version 2>/dev/null | head -n 1)  # CXX may be two words: ccache g++
 commit=$(git rev-parse --short=10 HEAD 2>/dev/null || echo unknown)
 [ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit with changes"
-echo "machine: ${processor:-unknown processor} ($(nproc)), Linux $(uname -r), ${compiler:-unknown compiler}, commit $commit"
+echo "machine: ${processor:-unknown processor} ($(nproc)), Linux $(uname -r | cut -d- -f1), ${compiler:-unknown compiler}, commit $commit"
 
 for what in "${@:-echo}"; do
   case $what in
