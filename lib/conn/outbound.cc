@@ -57,6 +57,7 @@ std::error_code Outbound::SendInTurn(std::span<const std::byte> bytes, Turn& tur
   if (!QueueGathered(turn, deadlines) || !Queue(bytes, turn.service(), deadlines)) {
     return intake.Refuse(Errc::kNoMemory);
   }
+  turn.SetCharged(0);  // nothing may overtake them
   CountAccepted(bytes.size(), 1, turn.totals());
   return {};
 }

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstddef>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -114,6 +115,21 @@ TEST_CASE("what has gathered in a turn goes before what other threads send after
   w.Flush();
   CHECK(w.Queued() == "one two three");
   CHECK(w.outbound.account().accepted_sends.load() == 3);
+}
+
+TEST_CASE("after a send that does not fit where others gather nothing gathers", "[M10][B4]") {
+  constexpr std::size_t kLarge = Turn::kGatherSize + 1;
+  Way w(64 * kLump);
+  w.Begin();
+  w.turn.Rest();  // so that it is not written at once
+  REQUIRE_FALSE(w.SendInTurn(std::string(kLarge, 'a')));
+  CHECK(w.turn.charged_room() == 0);
+  if (w.turn.charged_room() > 0) std::memcpy(w.turn.Gather(1), "b", 1);  // as Conn::Send does
+  REQUIRE_FALSE(w.SendInTurn("c"));
+  w.Flush();
+  const std::string queued = w.Queued();
+  CHECK(queued.substr(0, kLarge) == std::string(kLarge, 'a'));
+  CHECK(queued.substr(kLarge) == "c");
 }
 
 TEST_CASE("after parts nothing gathers, so that nothing overtakes them", "[M61][B4]") {
