@@ -149,7 +149,9 @@ void Outbound::Flush(Turn& turn, Intake& intake, Deadlines& deadlines) {
   }
   // A peer that would take much more is no reason to leave the others waiting: the poller tells at
   // once that its socket is writable.
-  if (!sending_.empty()) blocked_ = !turn.rests();
+  if (sending_.empty()) return;
+  blocked_ = !turn.rests();
+  turn.SetCharged(0);  // nothing may overtake it
 }
 
 bool Outbound::WriteGathered(Turn& turn, Deadlines& deadlines) {

@@ -257,6 +257,27 @@ TEST_CASE("a send on the loop without memory queues nothing, and its room is for
   CHECK(w.Queued() == text);
 }
 
+// As when a deadline falls due: what there is is written before the connection's tasks run.
+TEST_CASE("after a write that took not all nothing gathers, whoever has sent it", "[M10][B4]") {
+  Way w;
+  w.Begin();
+  w.turn.Rest();  // so that it is not written at once
+  const std::string large(15 * kLump, 'x');
+  std::error_code error;
+  {
+    const test::NoMemory none;
+    error = w.SendInTurn(large);
+  }
+  REQUIRE(error == Errc::kNoMemory);  // its room stays charged
+  w.turn.Leave();
+  w.Begin();
+  REQUIRE(w.turn.charged_room() > 0);
+  REQUIRE_FALSE(w.SendFromThread("a"));
+  w.Flush();
+  REQUIRE(w.Queued() == "a");
+  CHECK(w.turn.charged_room() == 0);
+}
+
 TEST_CASE("input is held above the mark, until no more than half of it is queued", "[M60]") {
   Way w;
   w.Begin();
