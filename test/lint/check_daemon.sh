@@ -34,7 +34,8 @@ said() {  # pattern
 start() {
   "$daemon" 127.0.0.1:0 2>"$log" &
   pid=$!
-  said 'sends back what comes to ' || exit 1
+  # The whole of it: standard error is written in pieces.
+  said 'sends back what comes to 127\.0\.0\.1:[0-9]+;' || exit 1
   port=$(sed -nE 's/.* comes to 127\.0\.0\.1:([0-9]+);.*/\1/p' "$log")
   exec 3<>"/dev/tcp/127.0.0.1/$port" || exit 1
   echo hello >&3
