@@ -139,6 +139,7 @@ TEST_CASE("more connections than max_connections are closed at once, and counted
 }
 
 TEST_CASE("a place is free once its connection has closed, within one batch too", "[R3][seen-4]") {
+  FaultPlan none;  // an EAGAIN from the seed would put the end off to the next batch
   Options options;
   options.max_connections = 2;
   Signal inside, go;
