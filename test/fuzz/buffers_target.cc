@@ -2,6 +2,7 @@
 #include <array>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "buffer/block_pool.h"
 #include "buffer/inbound_buffer.h"
@@ -18,12 +19,17 @@ using internal::OutboundBuffer;
 
 constexpr std::size_t kMost = 100'000;  // bytes in a buffer
 
-// Bytes of which no two near each other are alike.
-std::string Pattern(std::size_t size) {
-  static std::uint8_t next = 0;
-  std::string text(size, '\0');
-  for (char& c : text) c = static_cast<char>(next = static_cast<std::uint8_t>(next + 1) % 251);
-  return text;
+// Bytes of which no two near each other are alike, and which go on where the last ones ended.
+std::string_view Pattern(std::size_t size) {
+  constexpr std::size_t kPeriod = 251;
+  static const std::string bytes = [] {
+    std::string made;
+    for (std::size_t i = 0; i < kMost + kPeriod; ++i) made += static_cast<char>(i % kPeriod);
+    return made;
+  }();
+  static std::size_t next = 0;
+  const std::size_t at = std::exchange(next, (next + size) % kPeriod);
+  return std::string_view(bytes).substr(at, size);
 }
 
 // An inbound buffer, and the bytes that are in it.
@@ -41,7 +47,7 @@ struct Inbound {
         const std::span<std::byte> free = buffer.Free();
         FUZZ_CHECK(!free.empty());
         n = std::min({n, free.size(), kMost - bytes.size()});
-        const std::string text = Put(n);
+        const std::string_view text = Put(n);
         std::ranges::copy(AsBytes(text), free.begin());
         buffer.Commit(n);
         break;
@@ -61,8 +67,8 @@ struct Inbound {
     FUZZ_CHECK(buffer.empty() == bytes.empty());
   }
 
-  std::string Put(std::size_t n) {
-    std::string text = Pattern(n);
+  std::string_view Put(std::size_t n) {
+    const std::string_view text = Pattern(n);
     bytes += text;
     return text;
   }
@@ -84,7 +90,7 @@ struct Outbound {
     switch (what % 4) {
       case 0:
       case 1: {
-        const std::string text = Pattern(std::min(n, kMost - bytes[i].size()));
+        const std::string_view text = Pattern(std::min(n, kMost - bytes[i].size()));
         FUZZ_CHECK(buffers[i].Append(AsBytes(text), pool));
         bytes[i] += text;
         break;
@@ -101,20 +107,22 @@ struct Outbound {
         bytes[1 - i].clear();
         break;
     }
-    for (const std::size_t b : {0, 1}) FUZZ_CHECK(Text(b) == bytes[b]);
+    for (const std::size_t b : {0, 1}) FUZZ_CHECK(HoldsItsBytes(b));
   }
 
-  std::string Text(std::size_t i) const {
+  // Compared in place: a copy for each operation cost three quarters of the time of `fuzz`.
+  bool HoldsItsBytes(std::size_t i) const {
     std::array<iovec, 256> parts{};
     const int count = buffers[i].Gather(parts.data(), static_cast<int>(parts.size()));
-    std::string text;
+    FUZZ_CHECK(buffers[i].empty() == bytes[i].empty());
+    std::string_view left = bytes[i];
     for (int p = 0; p < count; ++p) {
       const iovec& part = parts[static_cast<std::size_t>(p)];
       FUZZ_CHECK(part.iov_len > 0);
-      text.append(static_cast<const char*>(part.iov_base), part.iov_len);
+      if (!left.starts_with({static_cast<const char*>(part.iov_base), part.iov_len})) return false;
+      left.remove_prefix(part.iov_len);
     }
-    FUZZ_CHECK(buffers[i].empty() == text.empty());
-    return text;
+    return left.empty();
   }
 
   BlockPool pool;

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <string>
 
@@ -50,10 +52,9 @@ class Random {
 
   std::string Bytes(std::size_t size) {
     std::string bytes(size, '\0');
-    std::uint64_t bits = 0;
-    for (std::size_t i = 0; i < size; ++i) {
-      if (i % 8 == 0) bits = Next();
-      bytes[i] = static_cast<char>(bits >> (8 * (i % 8)));
+    for (std::size_t i = 0; i < size; i += sizeof(std::uint64_t)) {
+      const std::uint64_t bits = Next();
+      std::memcpy(&bytes[i], &bits, std::min(size - i, sizeof bits));
     }
     return bytes;
   }

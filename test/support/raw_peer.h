@@ -71,6 +71,7 @@ class RawPeer {
   friend class RawListener;
   explicit RawPeer(int fd);
 
+  End ReadUpTo(std::size_t size, std::string* bytes, std::chrono::milliseconds deadline);
   End ReadSome(char* buffer, std::size_t size, std::chrono::milliseconds deadline,
                std::size_t* count);
 
