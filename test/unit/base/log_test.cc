@@ -68,7 +68,7 @@ struct Installed {
   std::shared_ptr<Recorder> recorder = std::make_shared<Recorder>();
 };
 
-// How many bytes a line has for `c`: itself, or "\\x" and two digits.
+// How many bytes a line has for `c`: itself, or "\x" and two digits.
 std::size_t Width(char c) { return c >= 0x20 && c < 0x7f ? 1 : 4; }
 
 // `text` as it must arrive.
