@@ -56,6 +56,20 @@ TEST_CASE("RunAfter runs once, not before the time", "[M48]") {
   REQUIRE(c.group.Finish() == "");
 }
 
+TEST_CASE("time that passes just before the loop waits is not waited for again", "[M48]") {
+  FaultPlan plan;
+  Clocked c;
+  std::atomic<int> runs{0};
+  Timer timer;
+  REQUIRE(c.group.On([&] {
+    timer = c.loop().RunAfter(10ms, [&] { ++runs; });
+    // The loop has looked at the clock, and knows for how long it may sleep.
+    plan.Add({.site = Site::kEpollWait, .first = 2, .act = [&](int) { c.clock.Advance(10ms); }});
+  }));
+  REQUIRE(WaitUntil([&] { return runs == 1; }));
+  REQUIRE(c.group.Finish() == "");
+}
+
 TEST_CASE("RunAfter counts from the call, also of a turn that takes long", "[M48]") {
   Clocked c;
   int runs = 0;

@@ -15,6 +15,10 @@ namespace {
 constexpr std::int64_t kReal = -1;
 std::atomic<std::int64_t> virtual_now{kReal};
 
+// When this thread last looked at the virtual clock. How long it then waits runs from there: a clock
+// that moved on in between and then stands would be waited for in vain.
+thread_local std::int64_t last_look = 0;
+
 std::chrono::nanoseconds RealNow() {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
@@ -45,7 +49,9 @@ bool ClockIsVirtual() { return virtual_now.load(std::memory_order_relaxed) != kR
 
 std::chrono::nanoseconds TimeNow() {
   const std::int64_t now = virtual_now.load(std::memory_order_relaxed);
-  return now == kReal ? RealNow() : std::chrono::nanoseconds(now);
+  if (now == kReal) return RealNow();
+  last_look = now;
+  return std::chrono::nanoseconds(now);
 }
 
 void NoteLoop(int epoll_fd) { NoteSleep(epoll_fd, kBusy); }
@@ -54,7 +60,7 @@ void NoteLoopGone(int epoll_fd) { NoteSleep(epoll_fd, 0); }
 // `Advance` cannot wake the poll, so it is short.
 int VirtualWait(int epoll_fd, epoll_event* events, int max_events, int timeout_ms) {
   NoteSleep(epoll_fd, kBusy);
-  const std::int64_t end = virtual_now.load() + std::int64_t{timeout_ms} * 1'000'000;
+  const std::int64_t end = last_look + std::int64_t{timeout_ms} * 1'000'000;
   for (;;) {
     const std::uint64_t round = settle_round.load();
     const int ready = ::epoll_wait(epoll_fd, events, max_events, 0);
