@@ -10,6 +10,7 @@
 #include <span>
 
 #include "base/check.h"
+#include "base/prefetch.h"
 #include "buffer/block_pool.h"
 
 namespace xtcp::internal {
@@ -45,14 +46,15 @@ class OutboundBuffer {
     return last_ == nullptr || last_->refers != 0 ? 0 : kChunkBytes - last_->end;
   }
 
-  // Copies `bytes`, for which there is room; the line of the cache that comes after them is asked
-  // for. Where threads send by turns to many connections it has mostly gone when the next bytes
-  // come, and their sender would wait for it with a lock held.
+  // Copies `bytes`, for which there is room, and asks for cache lines that come after them. The
+  // loop's thread has read the earlier contents of the chunk, so its processor has the lines; and
+  // where threads send by turns to many connections they have mostly left the caches. A sender
+  // would wait for each of them with the connection's lock held.
   void AppendInRoom(std::span<const std::byte> bytes) {
     XTCP_DCHECK(bytes.size() <= room(), "bytes are appended for which there is no room");
     std::memcpy(last_->bytes() + last_->end, bytes.data(), bytes.size());
     last_->end = (last_->end + bytes.size()) & kEndMask;
-    __builtin_prefetch(last_->bytes() + last_->end + kCacheLine - 1, 1);
+    PrefetchForWrite(last_->bytes() + last_->end + kAskedAhead);
   }
 
   // Copies all of `bytes`. Returns false, and changes nothing, when an allocation fails.
@@ -82,7 +84,7 @@ class OutboundBuffer {
 
  private:
   static constexpr std::uint32_t kEndMask = 0x7fffffff;
-  static constexpr std::size_t kCacheLine = 64;
+  static constexpr std::size_t kAskedAhead = 4 * kCacheLine - 1;
 
   struct Reference;
   struct Chunk {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/prefetch.h"
 #include "sys/syscalls.h"
 
 namespace xtcp::internal {
@@ -12,10 +13,10 @@ namespace {
 // fetched while this one's system calls run. Any address will do, even that of a channel that is
 // gone.
 void Prefetch(const void* channel) {
-  constexpr std::size_t kLine = 64, kTouched = 320;
+  constexpr std::size_t kTouched = 320;
   if (channel == nullptr) return;  // the eventfd's mark
   const char* const bytes = static_cast<const char*>(channel);
-  for (std::size_t at = 0; at < kTouched; at += kLine) __builtin_prefetch(bytes + at);
+  for (std::size_t at = 0; at < kTouched; at += kCacheLine) PrefetchForRead(bytes + at);
 }
 
 constexpr EventLoop::Time kForever = EventLoop::Time::max();
