@@ -20,8 +20,9 @@ using Mutex = std::mutex;
 using ConditionVariable = std::condition_variable;
 
 // A thread looks so often at a lock that another one holds before it sleeps. The other one nearly
-// always releases it within this time.
-inline constexpr int kLooksAtLock = 100;
+// always releases it at once; if not, it has most likely lost its processor, which the looks keep
+// from it.
+inline constexpr int kLooksAtLock = 5;
 
 }  // namespace xtcp::sys
 
