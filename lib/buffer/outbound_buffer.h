@@ -9,8 +9,8 @@
 #include <memory>
 #include <span>
 
+#include "base/cache_line.h"
 #include "base/check.h"
-#include "base/prefetch.h"
 #include "buffer/block_pool.h"
 
 namespace xtcp::internal {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <system_error>
 
+#include "base/cache_line.h"
 #include "loop/loop_context.h"
 #include "loop/turn.h"
 #include "reactor/channel.h"
@@ -38,9 +39,11 @@ class LoopService {
 //   EventLoop     poller, deadlines
 //   Turn          the buffers that the connections of all services share, one turn after the other
 //
+// It begins at a cache line, so that no two loops share one.
+//
 // Thread safety: `NoteStops`, `Post`, `RequestQuit` and `Push` may be called on any thread;
 // everything else on the loop's thread, or while no thread runs it.
-class LoopCore final : private Channel {
+class alignas(kCacheLine) LoopCore final : private Channel {
  public:
   explicit LoopCore(std::shared_ptr<LoopContext> context);
   ~LoopCore() { Close(); }

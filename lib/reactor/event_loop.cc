@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/prefetch.h"
+#include "base/cache_line.h"
 #include "sys/syscalls.h"
 
 namespace xtcp::internal {

@@ -5,6 +5,7 @@
 #include <system_error>
 #include <vector>
 
+#include "base/cache_line.h"
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
 #include "conn/conn_impl.h"
@@ -24,9 +25,12 @@ class Acceptor;
 //
 //   Deal ─► dealt sockets ─► connections ─► the last one is gone, the end was requested: it ends
 //
+// It begins at a cache line, and so does what other threads write: no two loops share one, and a
+// loop that deals takes none away that this one uses in each turn.
+//
 // Thread safety: `Begin`, `Deal`, `NoteStops`, `IsStopping`, `Post`, `RequestEnd` and `totals` may
 // be called on any thread; everything else on the loop's.
-class ServerLoop final : public ServiceLoop, public Channel {
+class alignas(kCacheLine) ServerLoop final : public ServiceLoop, public Channel {
  public:
   // The server, as its loops see it. It is called on their threads.
   class Owner {
@@ -151,8 +155,7 @@ class ServerLoop final : public ServiceLoop, public Channel {
   std::size_t visit_next_ XTCP_OF_LOOP = 0;
   bool visit_mark_ XTCP_OF_LOOP = false;
 
-  sys::Atomic<bool> end_asked_{false};
-
+  alignas(kCacheLine) sys::Atomic<bool> end_asked_{false};
   Mutex mu_;
   std::vector<ConnectedSocket> dealt_ XTCP_GUARDED_BY(mu_);
   ServerVisit::Stage* first_stage_ XTCP_GUARDED_BY(mu_) = nullptr;  // of those that wait
