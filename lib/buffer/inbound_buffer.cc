@@ -49,7 +49,7 @@ void InboundBuffer::MoveToFront() {
 bool InboundBuffer::MoveTo(std::size_t block_size, BlockPool& pool) {
   void* memory = pool.Take(block_size);
   if (memory == nullptr) return false;
-  Block* block = ::new (memory) Block{block_size - sizeof(Block), 0, size()};
+  Block* block = ::new (memory) Block{block_size - sizeof(Block), 0, size(), unfinished()};
   if (block_ != nullptr) {
     std::memcpy(block->bytes(), block_->bytes() + block_->head, block_->size);
     GiveBack(pool);

@@ -35,6 +35,18 @@ class InboundBuffer {
   // Returns all bytes.
   std::span<const std::byte> View() const;
 
+  // What is known of the packet whose beginning the bytes are. It lies in the block, so it goes
+  // with the last byte, and `Note` has no effect when there is none.
+  struct Unfinished {
+    std::size_t need = 0;         // bytes that must wait before Unpack is asked again
+    std::uint32_t last_read = 0;  // how many bytes the last read brought
+    bool unseen = false;          // bytes came that Unpack was not asked about
+  };
+  Unfinished unfinished() const { return block_ == nullptr ? Unfinished() : block_->unfinished; }
+  void Note(const Unfinished& unfinished) {
+    if (block_ != nullptr) block_->unfinished = unfinished;
+  }
+
   // Makes room for at least `more` bytes after the last one. A first block has at least
   // `first_size` bytes in all. Returns false, and changes nothing, when an allocation fails.
   bool Reserve(std::size_t more, std::size_t first_size, BlockPool& pool);
@@ -61,6 +73,7 @@ class InboundBuffer {
     std::size_t capacity;  // of the bytes after this head
     std::size_t head;      // where the first byte is
     std::size_t size;
+    Unfinished unfinished;
     std::byte* bytes() { return reinterpret_cast<std::byte*>(this + 1); }
   };
 

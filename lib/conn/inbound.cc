@@ -33,15 +33,16 @@ Inbound::ReadEnd NothingRead(ssize_t result, int error) {
 Inbound::ReadEnd Inbound::ReadAndDeliver(Turn& turn, const Intake& intake, Deadlines& deadlines) {
   XTCP_DCHECK(!turn.rests(), "input is read while the kernel has no memory for it");
   if (backlog_) {
-    DeliverWaiting(turn, intake, deadlines);
+    DeliverWaiting(turn, intake, deadlines, buffer_.unfinished());
     return {};
   }
   // The beginning of a packet moves in front of the new bytes, so that one view holds both; unless
   // it is long, or longer than what the last read brought: a peer that trickles would have it
   // copied again and again.
   const std::size_t tail = buffer_.size();
-  return tail <= kLongestTail && tail <= last_read_ ? ReadAfterTail(turn, intake, deadlines)
-                                                    : ReadIntoBuffer(turn, intake, deadlines);
+  return tail <= kLongestTail && tail <= buffer_.unfinished().last_read
+             ? ReadAfterTail(turn, intake, deadlines)
+             : ReadIntoBuffer(turn, intake, deadlines);
 }
 
 Inbound::ReadEnd Inbound::ReadAfterTail(Turn& turn, const Intake& intake, Deadlines& deadlines) {
@@ -57,7 +58,9 @@ Inbound::ReadEnd Inbound::ReadAfterTail(Turn& turn, const Intake& intake, Deadli
   NoteReceived(turn, read);
   filled = tail.size() + read;
   const std::span<const std::byte> view = memory.first(filled);
-  const std::size_t used = Deliver(turn, intake, view);
+  InboundBuffer::Unfinished unfinished = buffer_.unfinished();
+  unfinished.last_read = static_cast<std::uint32_t>(read);
+  const std::size_t used = Deliver(turn, intake, view, &unfinished);
   if (turn.doomed() || intake.stop_asked()) return {};  // the rest is thrown away
   // The tail is still in the buffer: it goes, and the rest of the view comes; or, when nothing was
   // consumed, only the new bytes come.
@@ -70,6 +73,7 @@ Inbound::ReadEnd Inbound::ReadAfterTail(Turn& turn, const Intake& intake, Deadli
     turn.Doom(CloseReason::kNoMemory, Errc::kNoMemory);
     return {};
   }
+  buffer_.Note(unfinished);
   NoteUnfinishedPacket(turn, deadlines, used > 0);
   return {};
 }
@@ -89,40 +93,45 @@ Inbound::ReadEnd Inbound::ReadIntoBuffer(Turn& turn, const Intake& intake, Deadl
     total += read;
     NoteReceived(turn, read);
     buffer_.Commit(read);
-    DeliverWaiting(turn, intake, deadlines);
+    InboundBuffer::Unfinished unfinished = buffer_.unfinished();
+    unfinished.last_read = static_cast<std::uint32_t>(read);
+    DeliverWaiting(turn, intake, deadlines, unfinished);
     if (read < free.size() || backlog_ || turn.doomed() || !intake.MayDeliver()) break;
   }
   return {};
 }
 
 void Inbound::NoteReceived(Turn& turn, std::size_t bytes) {
-  last_read_ = static_cast<std::uint32_t>(bytes);
   Add(received_bytes_, bytes);
   Add(turn.totals().received_bytes, bytes);
   turn.NoteTraffic();
 }
 
-void Inbound::DeliverWaiting(Turn& turn, const Intake& intake, Deadlines& deadlines) {
-  const std::size_t used = Deliver(turn, intake, buffer_.View());
+void Inbound::DeliverWaiting(Turn& turn, const Intake& intake, Deadlines& deadlines,
+                             InboundBuffer::Unfinished unfinished) {
+  const std::size_t used = Deliver(turn, intake, buffer_.View(), &unfinished);
+  buffer_.Note(unfinished);
   buffer_.Consume(used, turn.pool());
   if (used > 0) buffer_.Shrink(used, turn.options().recv_buffer_size, turn.pool());
   NoteUnfinishedPacket(turn, deadlines, used > 0);
 }
 
 bool Inbound::DeliverUnseen(Turn& turn, const Intake& intake, Deadlines& deadlines) {
-  if (!unseen_) return true;
-  need_ = 0;
-  DeliverWaiting(turn, intake, deadlines);
+  InboundBuffer::Unfinished unfinished = buffer_.unfinished();
+  if (!unfinished.unseen) return true;
+  unfinished.need = 0;
+  DeliverWaiting(turn, intake, deadlines, unfinished);
   return !backlog_;
 }
 
-std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view) {
-  if (view.size() < need_) {
-    unseen_ = true;
+std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view,
+                             InboundBuffer::Unfinished* unfinished) {
+  if (view.size() < unfinished->need) {
+    unfinished->unseen = true;
     return 0;
   }
-  need_ = 0;
-  unseen_ = false;
+  unfinished->need = 0;
+  unfinished->unseen = false;
   backlog_ = false;
   const Protocol& protocol = *turn.service().protocol;
   const ConnPtr& conn = turn.self();
@@ -149,7 +158,10 @@ std::size_t Inbound::Deliver(Turn& turn, const Intake& intake, std::span<const s
         // arrives whole, however the stream was cut.
         const bool good = result.packet != nullptr && !result.error &&
                           result.size - 1 < rest.size();  // and not 0
-        if (!good && !HandleNoPacket(turn, intake, {next, end}, result)) break;
+        if (!good && !HandleNoPacket(turn, intake, {next, end}, result)) {
+          unfinished->need = result.need;
+          break;
+        }
         consumed = result.size;
         next += consumed;
         if (good) packet = result.packet.release();
@@ -204,7 +216,6 @@ bool Inbound::HandleNoPacket(Turn& turn, const Intake& intake, std::span<const s
     }
   } else if (result.size == 0) {
     if (rest.size() >= limit || result.need > limit) turn.Doom(CloseReason::kPacketTooLarge);
-    need_ = result.need;
   }
   return result.size > 0;
 }
@@ -239,8 +250,6 @@ Inbound::ReadEnd Inbound::Discard(Turn& turn) {
 void Inbound::Clear(BlockPool& pool) {
   buffer_.Clear(pool);
   backlog_ = false;
-  unseen_ = false;
-  need_ = 0;
 }
 
 }  // namespace xtcp::internal

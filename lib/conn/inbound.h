@@ -79,12 +79,14 @@ class Inbound {
   ReadEnd ReadIntoBuffer(Turn& turn, const Intake& intake, Deadlines& deadlines);
   void NoteReceived(Turn& turn, std::size_t bytes);
 
-  // Delivers what is complete in `buffer_`.
-  void DeliverWaiting(Turn& turn, const Intake& intake, Deadlines& deadlines);
+  // Delivers what is complete in `buffer_`, of whose bytes `unfinished` tells.
+  void DeliverWaiting(Turn& turn, const Intake& intake, Deadlines& deadlines,
+                      InboundBuffer::Unfinished unfinished);
 
   // Delivers what is complete in `view`, and returns how many bytes that was. What remains is the
-  // start of an unfinished packet, unless `backlog_` is set.
-  std::size_t Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view);
+  // start of an unfinished packet, of which `*unfinished` tells, unless `backlog_` is set.
+  std::size_t Deliver(Turn& turn, const Intake& intake, std::span<const std::byte> view,
+                      InboundBuffer::Unfinished* unfinished);
 
   // Returns whether too much is queued for another packet.
   bool MustHold(const Turn& turn, const Intake& intake);
@@ -102,18 +104,16 @@ class Inbound {
   std::size_t PacketLimit(const Options& options) const;
 
   InboundBuffer buffer_;
-  std::size_t need_ = 0;         // bytes that must wait before Unpack is asked again
-  std::uint32_t last_read_ = 0;  // bytes
-  bool backlog_ = false;         // complete packets may wait in buffer_
-  bool unseen_ = false;          // bytes came that Unpack was not asked about
-  bool held_ = false;            // too much is queued
-  bool got_packet_ : 1 = false;  // the first packet is complete
-  bool has_asked_ : 1 = false;   // for a decoder
   std::unique_ptr<Protocol::Decoder> decoder_;
 
   // Single writer: the loop. Relaxed: counters.
   sys::Atomic<std::uint64_t> received_bytes_{0};
   sys::Atomic<std::uint64_t> received_packets_{0};
+
+  bool backlog_ : 1 = false;     // complete packets may wait in buffer_
+  bool held_ : 1 = false;        // too much is queued
+  bool got_packet_ : 1 = false;  // the first packet is complete
+  bool has_asked_ : 1 = false;   // for a decoder
 };
 
 }  // namespace xtcp::internal

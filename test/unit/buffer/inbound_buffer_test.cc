@@ -18,8 +18,9 @@ namespace {
 using test::Allocations;
 using test::FailAllocations;
 
-constexpr std::size_t kFirst = 256;                     // in all; kCapacity of them for bytes
-constexpr std::size_t kHead = 3 * sizeof(std::size_t);  // what a block holds beside bytes
+constexpr std::size_t kFirst = 256;  // in all; kCapacity of them for bytes
+// What a block holds beside bytes.
+constexpr std::size_t kHead = 3 * sizeof(std::size_t) + sizeof(InboundBuffer::Unfinished);
 constexpr std::size_t kCapacity = kFirst - kHead;
 
 std::span<const std::byte> Bytes(std::string_view text) {
@@ -126,6 +127,24 @@ double MovedPerByte(std::size_t packet, std::size_t read) {
     if (!b.buffer.empty() && b.buffer.View().data() != next) moved += b.buffer.size();
   }
   return static_cast<double>(moved) / static_cast<double>(total);
+}
+
+TEST_CASE("what is known of an unfinished packet moves with its bytes and goes with the last",
+          "[B7]") {
+  Buffer b;
+  CHECK(b.buffer.unfinished().need == 0);
+  b.buffer.Note({.need = 5, .last_read = 1, .unseen = true});  // there is nothing to note it of
+  CHECK(b.buffer.unfinished().need == 0);
+  REQUIRE(b.Append("a"));
+  CHECK(b.buffer.unfinished().need == 0);
+  b.buffer.Note({.need = 500, .last_read = 7, .unseen = true});
+  REQUIRE(b.Append(Pattern(2 * kFirst)));  // into a larger block
+  CHECK(b.buffer.unfinished().need == 500);
+  CHECK(b.buffer.unfinished().last_read == 7);
+  CHECK(b.buffer.unfinished().unseen);
+  b.buffer.Consume(2 * kFirst + 1, b.pool);
+  CHECK(b.buffer.unfinished().need == 0);
+  CHECK_FALSE(b.buffer.unfinished().unseen);
 }
 
 TEST_CASE("a byte is moved less than once, however large its packet", "[X1][seen-21]") {
