@@ -15,7 +15,7 @@ namespace xtcp::internal {
 [[gnu::always_inline]] inline bool Intake::QueuePending(std::size_t size, Channel& channel) {
   const std::size_t before = pending_bytes_.load(std::memory_order_relaxed);
   pending_bytes_.store(before + size, std::memory_order_relaxed);
-  ++pending_sends_;
+  ++sends()->pending;
   // With bytes in front of these the loop is on its way, or waits for room in the socket. Before
   // the connection is established there is no loop; it looks when it begins.
   return before == 0 && state_.load() == SendState::kOpen && channel.ClaimPost();
@@ -28,7 +28,7 @@ std::error_code Intake::Send(std::span<const std::byte> bytes, ConnContext& cont
     // Nearly every send: nothing is against it, and there is room after the last byte.
     if (state_.load() == SendState::kOpen && !context.stopping() &&
         bytes.size() <= pending_.room() &&
-        budget_.ChargeIfFree(bytes.size(), context.send_buffer_limit)) {
+        sends()->budget.ChargeIfFree(bytes.size(), context.send_buffer_limit)) {
       pending_.AppendInRoom(bytes);
       *post = QueuePending(bytes.size(), channel);
       return {0, context.no_error};
@@ -42,10 +42,10 @@ std::error_code Intake::SendSlowly(std::span<const std::byte> bytes, ConnContext
   std::size_t room = 0;
   {
     MutexLock lock(mu_);
-    const bool first_refusal = !budget_.has_refused();
+    const bool first_refusal = !has_refused();
     if (const std::error_code refusal = Admit(bytes.size(), context)) {
       // The loop may have set room aside that it does not need. From now on it gives all back.
-      *post = first_refusal && budget_.has_refused() && state_.load() == SendState::kOpen &&
+      *post = first_refusal && has_refused() && state_.load() == SendState::kOpen &&
               channel.ClaimPost();
       return refusal;
     }
@@ -72,9 +72,9 @@ std::error_code Intake::SendSlowly(std::span<const std::byte> bytes, ConnContext
       *post = QueuePending(bytes.size(), channel);
     } else {
       CountRefused();
-      budget_.Release(bytes.size());
+      if (sends() != nullptr) sends()->budget.Release(bytes.size());
       // Another send may have been refused for want of what is given back here.
-      *post = budget_.has_refused() && state_.load() == SendState::kOpen && channel.ClaimPost();
+      *post = has_refused() && state_.load() == SendState::kOpen && channel.ClaimPost();
     }
   }
   tail.Clear(context.pool());
@@ -91,14 +91,14 @@ std::error_code Intake::SendParts(std::span<const Part> parts, std::size_t size,
   if (error) return Refuse(error);
   {
     MutexLock lock(mu_);
-    const bool first_refusal = !budget_.has_refused();
+    const bool first_refusal = !has_refused();
     error = Admit(size, context);
     if (!error) {
       pending_.Splice(added, context.pool());
       *post = QueuePending(size, channel);
     } else {
       // The loop may have set room aside that it does not need. From now on it gives all back.
-      *post = first_refusal && budget_.has_refused() && state_.load() == SendState::kOpen &&
+      *post = first_refusal && has_refused() && state_.load() == SendState::kOpen &&
               channel.ClaimPost();
     }
   }
@@ -135,7 +135,7 @@ void Intake::CountRefused() {
 std::error_code Intake::Admit(std::size_t size, const ConnContext& context) {
   std::error_code error = CheckState(context);
   if (!error && size > context.send_buffer_limit) error = Errc::kTooLarge;
-  if (!error && !budget_.TryCharge(size, context.send_buffer_limit)) {
+  if (!error && !sends()->budget.TryCharge(size, context.send_buffer_limit)) {
     error = Errc::kFull;
     has_refused_.store(true, std::memory_order_relaxed);
   }
@@ -219,11 +219,15 @@ void Intake::Fill(ConnStats* stats, const SendAccount& account, Time now) const 
   // They are read in this order, since what was written had been accepted before.
   stats->written_bytes = account.written_bytes.load(std::memory_order_acquire);
   stats->accepted_bytes = account.accepted_bytes.load() + pending_bytes_.load();
-  stats->accepted_sends = account.accepted_sends.load() + pending_sends_;
+  stats->accepted_sends = account.accepted_sends.load();
   stats->refused_sends = refused_sends_;
-  stats->unacked_bytes = unacked_bytes_;
   stats->reason = static_cast<CloseReason>(reason_);
-  stats->error = error_;
+  if (const auto* const sends = std::get_if<Sends>(&sends_)) {
+    stats->accepted_sends += sends->pending;
+  } else {
+    stats->unacked_bytes = std::get<Outcome>(sends_).unacked_bytes;
+    stats->error = std::get<Outcome>(sends_).error;
+  }
   stats->age = std::chrono::duration_cast<std::chrono::milliseconds>(age_.At(now));
 }
 
@@ -233,7 +237,8 @@ StopReport Intake::Ending(const SendAccount& account) const {
   report.connections = found_open_ ? 1 : 0;
   report.cut = cut_ ? 1 : 0;
   report.unsent_bytes = account.accepted_bytes.load() - account.written_bytes.load();
-  report.unacked_bytes = unacked_bytes_;
+  if (const auto* const end = std::get_if<Outcome>(&sends_))
+    report.unacked_bytes = end->unacked_bytes;
   return report;
 }
 
@@ -290,19 +295,19 @@ void Intake::Refuse() { Enter(SendState::kOpen, SendState::kRefusing); }
 std::error_code Intake::Charge(std::size_t size, std::size_t* ahead, const ConnContext& context) {
   MutexLock lock(mu_);
   const std::error_code error = Admit(size, context);
-  if (error || !budget_.TryChargeAhead(*ahead, context.send_buffer_limit)) *ahead = 0;
+  if (error || !sends()->budget.TryChargeAhead(*ahead, context.send_buffer_limit)) *ahead = 0;
   return error;
 }
 
 void Intake::Release(std::size_t bytes) {
   MutexLock lock(mu_);
-  budget_.Release(bytes);
+  if (sends() != nullptr) sends()->budget.Release(bytes);
 }
 
 bool Intake::TakeSendReady(const ConnContext& context) {
   MutexLock lock(mu_);
   if (state_.load() != SendState::kOpen || CheckState(context)) return false;
-  if (!budget_.TakeReady(context.send_buffer_limit)) return false;
+  if (!sends()->budget.TakeReady(context.send_buffer_limit)) return false;
   has_refused_.store(false, std::memory_order_relaxed);
   return true;
 }
@@ -316,7 +321,7 @@ std::size_t Intake::MovePending(OutboundBuffer& to, SendAccount& account, BlockP
   to.Splice(pending_, pool);
   const std::size_t bytes = pending_bytes_.load(std::memory_order_relaxed);
   Add(account.accepted_bytes, bytes);
-  Add(account.accepted_sends, std::exchange(pending_sends_, 0));
+  if (sends() != nullptr) Add(account.accepted_sends, std::exchange(sends()->pending, 0));
   pending_bytes_.store(0, std::memory_order_relaxed);
   return bytes;
 }
@@ -345,11 +350,12 @@ std::size_t Intake::CloseLocked(const End& end, OutboundBuffer& to, SendAccount&
                                 BlockPool& pool) {
   EnterLocked(SendState::kClosed);
   reason_ = static_cast<std::uint8_t>(end.reason);
-  error_ = end.error;
   cut_ = end.cut;
-  unacked_bytes_ = ends_.IsUnix() ? 0 : end.unacked_bytes;  // there SIOCOUTQ counts memory
   age_.End(end.now);
-  return MovePending(to, account, pool);
+  const std::size_t moved = MovePending(to, account, pool);
+  // On Unix sockets SIOCOUTQ counts memory.
+  sends_ = Outcome{end.error, ends_.IsUnix() ? 0 : end.unacked_bytes};
+  return moved;
 }
 
 }  // namespace xtcp::internal

@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <system_error>
+#include <variant>
 
 #include "base/mutex.h"
 #include "base/thread_annotations.h"
@@ -25,6 +26,16 @@
 #include "sys/syscalls.h"
 
 namespace xtcp::internal {
+
+// What only a connection that lives has, and what only one that has ended has.
+struct Sends {
+  SendBudget budget;
+  std::size_t pending = 0;  // how many calls brought the bytes that wait for the loop
+};
+struct Outcome {
+  std::error_code error;
+  std::uint64_t unacked_bytes = 0;
+};
 
 // What any thread may touch of a connection, and the only owner of its lock:
 //
@@ -205,6 +216,9 @@ class Intake {
   std::error_code SendSlowly(std::span<const std::byte> bytes, ConnContext& context,
                              Channel& channel, bool* post) XTCP_EXCLUDES(mu_);
 
+  // What senders need while there are any; null once the connection has ended.
+  Sends* sends() XTCP_REQUIRES(mu_) { return std::get_if<Sends>(&sends_); }
+
   // Counts what was put into `pending_`. Returns whether `channel` is to be pushed.
   bool QueuePending(std::size_t size, Channel& channel) XTCP_REQUIRES(mu_);
   std::size_t CloseLocked(const End& end, OutboundBuffer& to, SendAccount& account, BlockPool& pool)
@@ -218,6 +232,12 @@ class Intake {
   // connection wakes no thread that waits for another.
   sys::Atomic<std::uint32_t> ended_{0};
 
+  OutboundBuffer pending_ XTCP_GUARDED_BY(mu_);
+  sys::Atomic<std::size_t> pending_bytes_{0};  // like those below
+
+  // The attribute lets the small members use the bytes that it leaves free.
+  [[no_unique_address]] std::variant<Sends, Outcome> sends_ XTCP_GUARDED_BY(mu_);
+
   // These are written under mu_, and read without it as well. All are relaxed: a thread that must
   // not miss a change is ordered after it by the lock or by the mailbox.
   sys::Atomic<SendState> state_;
@@ -227,16 +247,10 @@ class Intake {
   bool found_open_ XTCP_GUARDED_BY(mu_) = false;  // a stop has found it open
   bool cut_ XTCP_GUARDED_BY(mu_) = false;
   std::uint8_t reason_ XTCP_GUARDED_BY(mu_) = 0;  // a CloseReason
-  sys::Atomic<std::size_t> pending_bytes_{0};     // like those above
-  OutboundBuffer pending_ XTCP_GUARDED_BY(mu_);
   TaskChain tasks_ XTCP_GUARDED_BY(mu_);
-  std::size_t pending_sends_ XTCP_GUARDED_BY(mu_) = 0;
-  SendBudget budget_ XTCP_GUARDED_BY(mu_);
   std::uint64_t refused_sends_ XTCP_GUARDED_BY(mu_) = 0;
-  ConnectionEnds ends_ XTCP_GUARDED_BY(mu_);
   Age age_ XTCP_GUARDED_BY(mu_);
-  std::uint64_t unacked_bytes_ XTCP_GUARDED_BY(mu_) = 0;
-  std::error_code error_ XTCP_GUARDED_BY(mu_);
+  [[no_unique_address]] ConnectionEnds ends_ XTCP_GUARDED_BY(mu_);
 };
 
 }  // namespace xtcp::internal

@@ -92,26 +92,33 @@ Address ToAddress(const sockaddr* address, socklen_t size) {
 ConnectionEnds::ConnectionEnds(const SocketAddress& local, const SocketAddress& remote) {
   const Parts near = Decode(local.get(), local.size);
   const Parts far = Decode(remote.get(), remote.size);
-  is_ipv4_ = near.kind == Kind::kIpv4 && far.kind == Kind::kIpv4;
-  if (!is_ipv4_) {
-    others_ =
+  if (near.kind == Kind::kIpv4 && far.kind == Kind::kIpv4) {
+    Ipv4Pair& pair = ends_.emplace<Ipv4Pair>();
+    std::copy_n(near.ip.begin(), pair.first.ip.size(), pair.first.ip.begin());
+    pair.first.port = near.port;
+    std::copy_n(far.ip.begin(), pair.second.ip.size(), pair.second.ip.begin());
+    pair.second.port = far.port;
+  } else {
+    ends_ =
         std::make_unique<const std::pair<Address, Address>>(ToAddress(local), ToAddress(remote));
-    return;
   }
-  std::copy_n(near.ip.begin(), local_.ip.size(), local_.ip.begin());
-  local_.port = near.port;
-  std::copy_n(far.ip.begin(), remote_.ip.size(), remote_.ip.begin());
-  remote_.port = far.port;
 }
 
 Address ConnectionEnds::Local() const {
-  if (is_ipv4_) return Make(local_);
-  return others_ == nullptr ? Address() : others_->first;
+  if (const auto* const pair = std::get_if<Ipv4Pair>(&ends_)) return Make(pair->first);
+  const Others& others = std::get<Others>(ends_);
+  return others == nullptr ? Address() : others->first;
 }
 
 Address ConnectionEnds::Remote() const {
-  if (is_ipv4_) return Make(remote_);
-  return others_ == nullptr ? Address() : others_->second;
+  if (const auto* const pair = std::get_if<Ipv4Pair>(&ends_)) return Make(pair->second);
+  const Others& others = std::get<Others>(ends_);
+  return others == nullptr ? Address() : others->second;
+}
+
+bool ConnectionEnds::IsUnix() const {
+  const auto* const others = std::get_if<Others>(&ends_);
+  return others != nullptr && *others != nullptr && (*others)->first.IsUnix();
 }
 
 Address ConnectionEnds::Make(const Ipv4& end) {

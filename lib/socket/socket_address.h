@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 namespace xtcp::internal {
 
@@ -49,8 +50,8 @@ struct AddressAccess {
                       const std::array<std::uint8_t, 16>& ip, std::string_view path);
 };
 
-// The addresses of the two ends, which every connection keeps. IPv4 fits into these 24 bytes;
-// others are on the heap.
+// The addresses of the two ends, which every connection keeps. IPv4 fits into these 24 bytes, of
+// which the last seven are free; others are on the heap.
 class ConnectionEnds {
  public:
   ConnectionEnds() = default;  // both are empty
@@ -60,21 +61,20 @@ class ConnectionEnds {
 
   Address Local() const;
   Address Remote() const;
-  bool IsUnix() const { return others_ != nullptr && others_->first.IsUnix(); }
+  bool IsUnix() const;
 
  private:
   struct Ipv4 {
-    std::array<std::uint8_t, 4> ip{};
-    std::uint16_t port = 0;
+    std::array<std::uint8_t, 4> ip;
+    std::uint16_t port;
   };
+  using Ipv4Pair = std::pair<Ipv4, Ipv4>;  // local and remote, here and below
+  using Others = std::unique_ptr<const std::pair<Address, Address>>;
 
   // Converts one end to the user's form.
   static Address Make(const Ipv4& end);
 
-  std::unique_ptr<const std::pair<Address, Address>> others_;  // both ends, unless both are IPv4
-  Ipv4 local_;
-  Ipv4 remote_;
-  bool is_ipv4_ = false;
+  [[no_unique_address]] std::variant<Others, Ipv4Pair> ends_;
 };
 static_assert(sizeof(ConnectionEnds) <= 24);  // less where a pointer has 32 bits
 
