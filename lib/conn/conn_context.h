@@ -7,6 +7,7 @@
 #include <system_error>
 #include <utility>
 
+#include "base/ref.h"
 #include "loop/loop_context.h"
 #include "loop/stops.h"
 #include "sys/sync.h"
@@ -22,7 +23,7 @@ class ServiceLoop;
 //
 // It lives for as long as somebody holds one of the connections, which is longer than the loop and
 // the service. It holds no handler, so a handler may hold connections.
-struct ConnContext {
+struct ConnContext : RefCounted {
   ConnContext(std::shared_ptr<LoopContext> on, std::shared_ptr<const Protocol> with,
               std::size_t limit)
       : loop(std::move(on)),

@@ -23,7 +23,7 @@
 
 namespace xtcp::internal {
 
-ConnImpl::ConnImpl(std::shared_ptr<ConnContext> context, SendState state)
+ConnImpl::ConnImpl(Ref<ConnContext> context, SendState state)
     : context_(std::move(context)), intake_(state) {}
 
 ConnImpl::~ConnImpl() {

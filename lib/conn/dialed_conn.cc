@@ -53,8 +53,8 @@ struct DialedConn::Dialling {
 DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& group, std::size_t loop,
                        bool own)
     : DialedOptions{std::move(with)},
-      ConnImpl(std::make_shared<ConnContext>(group->core(loop).shared_context(), options.protocol,
-                                             options.send_buffer_limit),
+      ConnImpl(Ref<ConnContext>::Make(group->core(loop).shared_context(), options.protocol,
+                                      options.send_buffer_limit),
                SendState::kNew),
       ServiceLoop(group->core(loop), options, ConnImpl::shared_context(),
                   ConnImpl::context().loop->dialled_totals),
@@ -63,8 +63,8 @@ DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& group, std::s
 
 DialedConn::DialedConn(Options with, const std::shared_ptr<Group>& unused, Errc refusal)
     : DialedOptions{std::move(with)},
-      ConnImpl(std::make_shared<ConnContext>(unused->core(0).shared_context(), options.protocol,
-                                             options.send_buffer_limit),
+      ConnImpl(Ref<ConnContext>::Make(unused->core(0).shared_context(), options.protocol,
+                                      options.send_buffer_limit),
                SendState::kNew),
       ServiceLoop(unused->core(0), options, ConnImpl::shared_context(),
                   ConnImpl::context().loop->dialled_totals),

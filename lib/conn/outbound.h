@@ -132,9 +132,9 @@ class Outbound {
 
   OutboundBuffer sending_;  // what the kernel did not take yet
   std::size_t credit_ = 0;  // charged for what is gathered, and for sends to come
+  SendAccount account_;
   int error_ = 0;
   bool blocked_ = false;  // something is left over, and waits for EPOLLOUT
-  SendAccount account_;
 };
 
 }  // namespace xtcp::internal

@@ -4,8 +4,8 @@
 
 namespace xtcp::internal {
 
-ServiceLoop::ServiceLoop(LoopCore& core, const Options& options,
-                         std::shared_ptr<ConnContext> context, LoopTotals& totals)
+ServiceLoop::ServiceLoop(LoopCore& core, const Options& options, Ref<ConnContext> context,
+                         LoopTotals& totals)
     : core_(core),
       context_(std::move(context)),
       service_{.handler = options.handler.get(),

@@ -34,8 +34,7 @@ class ServiceLoop : public LoopService {
  public:
   // All of them must outlive it; `options` is the service's copy, and `totals` are what its
   // connections count here.
-  ServiceLoop(LoopCore& core, const Options& options, std::shared_ptr<ConnContext> context,
-              LoopTotals& totals);
+  ServiceLoop(LoopCore& core, const Options& options, Ref<ConnContext> context, LoopTotals& totals);
   ServiceLoop(const ServiceLoop&) = delete;
   ServiceLoop& operator=(const ServiceLoop&) = delete;
 
@@ -44,7 +43,7 @@ class ServiceLoop : public LoopService {
   Turn& turn() { return core_.turn(); }
   const Service& service() const { return service_; }
   ConnContext& context() { return *context_; }
-  const std::shared_ptr<ConnContext>& shared_context() const { return context_; }
+  const Ref<ConnContext>& shared_context() const { return context_; }
 
   // Returns the handle that callbacks of the connection with this index get. It is a reference to
   // the service's own, so that no reference count is touched.
@@ -67,7 +66,7 @@ class ServiceLoop : public LoopService {
 
  private:
   LoopCore& core_;
-  const std::shared_ptr<ConnContext> context_;
+  const Ref<ConnContext> context_;
   const Service service_;
   const ConnPtr* handles_ = nullptr;
 };

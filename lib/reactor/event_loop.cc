@@ -13,7 +13,7 @@ namespace {
 // fetched while this one's system calls run. Any address will do, even that of a channel that is
 // gone.
 void Prefetch(const void* channel) {
-  constexpr std::size_t kTouched = 320;
+  constexpr std::size_t kTouched = 256;
   if (channel == nullptr) return;  // the eventfd's mark
   const char* const bytes = static_cast<const char*>(channel);
   for (std::size_t at = 0; at < kTouched; at += kCacheLine) PrefetchForRead(bytes + at);
@@ -137,10 +137,11 @@ void EventLoop::PushLocally(Channel* channel) {
 std::error_code EventLoop::Watch(Channel* channel, std::uint32_t events) {
   AssertOnThread();
   XTCP_DCHECK(!channel->registered_, "a channel is watched twice");
+  static_assert((EPOLLIN | EPOLLPRI | EPOLLOUT) < 256);  // what is watched is noted in 8 bits
   const std::error_code error = poller_.Add(channel->fd_.get(), events, channel);
   if (!error) {
     channel->registered_ = true;
-    channel->interest_ = events;
+    channel->interest_ = static_cast<std::uint8_t>(events);
   }
   return error;
 }
@@ -149,7 +150,7 @@ std::error_code EventLoop::Rewatch(Channel* channel, std::uint32_t events) {
   if (!channel->registered_) return Watch(channel, events);
   if (channel->interest_ == events) return {};
   const std::error_code error = poller_.Modify(channel->fd_.get(), events, channel);
-  if (!error) channel->interest_ = events;
+  if (!error) channel->interest_ = static_cast<std::uint8_t>(events);
   return error;
 }
 

@@ -22,6 +22,7 @@ using internal::ConnectedSocket;
 using internal::Group;
 using internal::InsideCallback;
 using internal::MutexLock;
+using internal::Ref;
 using internal::ServerLoop;
 using internal::SocketAddress;
 using internal::SocketFile;
@@ -168,8 +169,8 @@ std::error_code Server::Impl::MakeLoops() {
       internal::LoopCore& core = group_->core(i);
       loops_.push_back(std::make_unique<ServerLoop>(
           *this, core, options_,
-          std::make_shared<ConnContext>(core.shared_context(), options_.protocol,
-                                        options_.send_buffer_limit)));
+          Ref<ConnContext>::Make(core.shared_context(), options_.protocol,
+                                 options_.send_buffer_limit)));
     }
   } catch (const std::bad_alloc&) {
     return Errc::kNoMemory;

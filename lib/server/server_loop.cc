@@ -13,7 +13,7 @@
 namespace xtcp::internal {
 
 ServerLoop::ServerLoop(Owner& owner, LoopCore& core, const Options& options,
-                       std::shared_ptr<ConnContext> context)
+                       Ref<ConnContext> context)
     : ServiceLoop(core, options, std::move(context), totals_),
       owner_(owner),
       stops_of_(ServiceLoop::context()) {}

@@ -63,8 +63,7 @@ class alignas(kCacheLine) ServerLoop final : public ServiceLoop, public Channel 
     ~Owner() = default;
   };
 
-  ServerLoop(Owner& owner, LoopCore& core, const Options& options,
-             std::shared_ptr<ConnContext> context);
+  ServerLoop(Owner& owner, LoopCore& core, const Options& options, Ref<ConnContext> context);
 
   // ---- Any thread.
 

@@ -144,8 +144,8 @@ struct Parts {
 
   Options options{std::make_shared<NoHandler>(), std::make_shared<NoProtocol>()};
   LoopCore core{std::make_shared<LoopContext>(std::weak_ptr<Group>(), 0)};
-  std::shared_ptr<ConnContext> context = std::make_shared<ConnContext>(
-      core.shared_context(), options.protocol, options.send_buffer_limit);
+  Ref<ConnContext> context =
+      Ref<ConnContext>::Make(core.shared_context(), options.protocol, options.send_buffer_limit);
   LoopTotals totals;
   NoServiceLoop service{core, options, context, totals};
   Inbound inbound;

@@ -43,8 +43,8 @@ struct Turns {
 
   const std::shared_ptr<LoopContext> loop =
       std::make_shared<LoopContext>(std::weak_ptr<Group>(), std::size_t{0});
-  const ConnPtr conn = std::make_shared<TestConn>(
-      std::make_shared<ConnContext>(loop, nullptr, 1000), SendState::kNew);
+  const ConnPtr conn =
+      std::make_shared<TestConn>(Ref<ConnContext>::Make(loop, nullptr, 1000), SendState::kNew);
   NoHandler handler;
   LoopTotals totals;
   const Service service{.handler = &handler, .totals = &totals, .pool = &loop->pool};
