@@ -14,7 +14,7 @@ inline void PrefetchForRead(const void* address) { __builtin_prefetch(address); 
 inline void PrefetchForWrite(const void* address) {
 #ifdef __x86_64__
   // __builtin_prefetch(…, 1) makes the instruction for a read, unless the compiler may use what
-  // only newer processors have (-mprfchw). Those that do not know this one do nothing at it.
+  // Intel has had since 2014 only (-mprfchw). At this one older processors of theirs do nothing.
   asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(address)));
 #else
   __builtin_prefetch(address, 1);

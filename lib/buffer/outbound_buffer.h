@@ -46,10 +46,10 @@ class OutboundBuffer {
     return last_ == nullptr || last_->refers != 0 ? 0 : kChunkBytes - last_->end;
   }
 
-  // Copies `bytes`, for which there is room, and asks for cache lines that come after them. The
-  // loop's thread has read the earlier contents of the chunk, so its processor has the lines; and
-  // where threads send by turns to many connections they have mostly left the caches. A sender
-  // would wait for each of them with the connection's lock held.
+  // Copies `bytes`, for which there is room, and asks for a cache line for those that come soon
+  // after them. The loop's thread has read the earlier contents of the chunk, so its processor has
+  // the lines; and where threads send by turns to many connections they have mostly left the caches.
+  // A sender would wait for each of them with the connection's lock held.
   void AppendInRoom(std::span<const std::byte> bytes) {
     XTCP_DCHECK(bytes.size() <= room(), "bytes are appended for which there is no room");
     std::memcpy(last_->bytes() + last_->end, bytes.data(), bytes.size());

@@ -28,7 +28,8 @@ ConnImpl::ConnImpl(Ref<ConnContext> context, SendState state)
 
 ConnImpl::~ConnImpl() {
   XTCP_DCHECK(!fd_.valid(), "a connection is destroyed with its socket");
-  // Only a connection that was never served still has any of these.
+  // Only a connection that was never served still has any of these. Nobody can call it any more.
+  DropUserData();
   intake_.TakePending(out_.queue(), out_.account(), context_->pool());
   out_.Clear(context_->pool());
   in_.Clear(context_->pool());
@@ -311,6 +312,7 @@ void ConnImpl::Close(Turn& turn, CloseReason reason, std::error_code error) {
   if (!posted()) loop.Retire(this);
 }
 
+// Tasks and the decoder may refer to the user data, so it goes last.
 void ConnImpl::DropUserData() {
   intake_.TakeTasks(std::numeric_limits<std::size_t>::max());
   in_.DropDecoder();

@@ -147,7 +147,7 @@ class ConnImpl : public Conn, public Channel {
   void WaitForEnd() const;
 
   // Destroys what the application has left with the connection. To be called inside a callback
-  // scope.
+  // scope, if callbacks can come.
   void DropUserData();
 
   // Makes the loop visit this connection.

@@ -58,7 +58,7 @@ class Channel {
   // Loop thread only, all but posted_.
   std::uint32_t timer_index_ = kNoIndex;
   Channel* next_ = nullptr;          // in the mailbox, or among the retired
-  std::uint8_t interest_ = 0;        // the events that the poller watches, those below 256
+  std::uint8_t interest_ = 0;        // the events that the poller watches, but for flags
   bool registered_ = false;          // the poller knows the descriptor
   sys::Atomic<bool> posted_{false};  // acq_rel: what was written before a post is seen after it
 };

@@ -40,7 +40,7 @@ timeout 60 gdb -q -nx -batch -x "$folder/commands" -ex 'break Stopped' -ex run -
   -ex 'echo ---- parts\n' -ex 'print address' \
   -ex 'print ((xtcp::internal::ConnImpl*)one._M_ptr)->in_.buffer_' \
   -ex 'print ((xtcp::internal::ConnImpl*)two._M_ptr)->out_.sending_' \
-  -ex 'print ((xtcp::internal::ConnImpl*)one._M_ptr)->intake_.budget_' \
+  -ex 'print *(xtcp::internal::SendBudget*)&((xtcp::internal::ConnImpl*)one._M_ptr)->intake_.sends_' \
   -ex 'print ((xtcp::internal::ConnImpl*)one._M_ptr)->intake_.ends_' \
   -ex 'print ((xtcp::internal::ConnImpl*)one._M_ptr)->deadlines_' \
   -ex 'echo ---- connections\n' -ex xtcp-connections \

@@ -5,7 +5,9 @@
 #include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <cstddef>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -131,6 +133,37 @@ TEST_CASE("a task posted before the dial comes after kConnected", "[M47]") {
   WithinDeadline("a dial", [&] { dials.join(); });
   REQUIRE(group.Finish() == "");
   REQUIRE(events->Verify() == "");
+}
+
+// Notes its end in a list.
+struct Ends {
+  Ends(std::string what, std::vector<std::string>* order) : name(std::move(what)), ends(order) {}
+  ~Ends() { ends->push_back(name); }
+  std::string name;
+  std::vector<std::string>* ends;
+};
+
+TEST_CASE("a connection that is never dialled drops its user data last", "[M28][M47]") {
+  struct Decoding : TestProtocol {
+    struct Decoder : Protocol::Decoder {
+      explicit Decoder(std::vector<std::string>* order) : ends("decoder", order) {}
+      UnpackResult Unpack(std::span<const std::byte>) override { return {}; }
+      Ends ends;
+    };
+    std::unique_ptr<Protocol::Decoder> NewDecoder() const override {
+      return std::make_unique<Decoder>(order);
+    }
+    std::vector<std::string>* order = nullptr;
+  };
+  std::vector<std::string> order;
+  const auto protocol = std::make_shared<Decoding>();
+  protocol->order = &order;
+  ConnPtr conn = NewConn({std::make_shared<EventRecorder>(), protocol});
+  conn->EmplaceData<Ends>("user data", &order);
+  REQUIRE(conn->decoder() != nullptr);
+  REQUIRE_FALSE(conn->Post([ends = std::make_unique<Ends>("task", &order)] {}));
+  conn.reset();
+  CHECK(order == std::vector<std::string>{"task", "decoder", "user data"});
 }
 
 TEST_CASE("tasks come while reading is paused, and while a stop flushes", "[M47]") {

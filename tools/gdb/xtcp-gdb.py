@@ -73,6 +73,13 @@ class Address:
         return "[%s%s]:%d" % (":".join(words), "%%%d" % zone if zone else "", port)
 
 
+def alternative(variant):
+    """Which alternative a std::variant holds, and that one: it lies at the variant's address."""
+    index = int(variant["_M_index"])
+    held = variant.type.strip_typedefs().template_argument(index)
+    return index, variant.address.cast(held.pointer()).dereference()
+
+
 class ConnectionEnds:
     """Both addresses of a connection."""
 
@@ -80,9 +87,10 @@ class ConnectionEnds:
         self.value = value
 
     def ends(self):
-        if self.value["is_ipv4_"]:
-            return [self.ipv4(self.value[end]) for end in ("local_", "remote_")]
-        others = self.value["others_"]["_M_t"]["_M_t"]["_M_head_impl"]
+        index, ends = alternative(self.value["ends_"])
+        if index == 1:
+            return [self.ipv4(ends[end]) for end in ("first", "second")]
+        others = ends["_M_t"]["_M_t"]["_M_head_impl"]
         if int(others) == 0:
             return ["none", "none"]
         return [Address(others[end]).to_string() for end in ("first", "second")]
@@ -170,6 +178,8 @@ class Connection:
         self.inbound = self.conn["in_"]
         self.outbound = self.conn["out_"]
         self.account = self.outbound["account_"]
+        index, state = alternative(self.intake["sends_"])
+        self.sends, self.outcome = (state, None) if index == 0 else (None, state)
 
     def to_string(self):
         local, remote = ConnectionEnds(self.intake["ends_"]).ends()
@@ -189,8 +199,9 @@ class Connection:
         yield "descriptor", str(int(self.conn["fd_"]["fd_"]))
         yield "flags", self.flags(self.conn, "starved_", "parked_", "fin_seen_", "fin_sent_")
         yield "inbound", InboundBuffer(self.inbound["buffer_"]).to_string()
-        yield "inbound_flags", self.flags(self.inbound, "backlog_", "unseen_", "got_packet_")
-        yield "need", str(int(self.inbound["need_"]))
+        yield "inbound_flags", self.flags(self.inbound, "backlog_", "held_", "got_packet_")
+        block = self.inbound["buffer_"]["block_"]
+        yield "need", str(int(block["unfinished"]["need"]) if int(block) != 0 else 0)
         yield "received_bytes", str(int(atomic(self.inbound["received_bytes_"])))
         yield "received_packets", str(int(atomic(self.inbound["received_packets_"])))
         yield "sending", OutboundBuffer(self.outbound["sending_"]).to_string()
@@ -200,10 +211,11 @@ class Connection:
         yield "accepted_bytes", str(int(atomic(self.account["accepted_bytes"])) + pending)
         yield "written_bytes", str(int(atomic(self.account["written_bytes"])))
         yield "refused_sends", str(int(self.intake["refused_sends_"]))
-        yield "budget", SendBudget(self.intake["budget_"]).to_string()
+        if self.sends is not None:
+            yield "budget", SendBudget(self.sends["budget"]).to_string()
         yield "deadlines", Deadlines(self.conn["deadlines_"]).to_string()
         yield "timer_due", seconds(self.conn["timer_due_"])
-        yield "error", code(self.intake["error_"])
+        yield "error", "none" if self.outcome is None else code(self.outcome["error"])
 
 
 def to_connection(value):

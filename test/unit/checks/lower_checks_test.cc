@@ -168,6 +168,13 @@ const std::vector<Broken> kReactor{
        TestChannel channel;
        one.loop.PushLocally(&channel);
      }},
+    {"a channel is watched anew for events that it cannot note",
+     [] {
+       OpenLoop one;
+       PolledChannel polled;
+       static_cast<void>(one.loop.Watch(&polled.channel, EPOLLIN));
+       static_cast<void>(one.loop.Rewatch(&polled.channel, EPOLLIN | EPOLLRDHUP));
+     }},
     {"a channel is watched twice",
      [] {
        OpenLoop one;
