@@ -23,7 +23,7 @@ class RefCounted {
 };
 
 // Holds an object that others hold, too, as std::shared_ptr does. It is one pointer wide instead of
-// two, for objects of which there are thousands; the object has to be a `RefCounted`. It is never
+// two, for holders of which there are thousands; the object has to be a `RefCounted`. It is never
 // null, but after it was moved from.
 //
 // Thread safety: that of std::shared_ptr.

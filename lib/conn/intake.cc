@@ -237,8 +237,9 @@ StopReport Intake::Ending(const SendAccount& account) const {
   report.connections = found_open_ ? 1 : 0;
   report.cut = cut_ ? 1 : 0;
   report.unsent_bytes = account.accepted_bytes.load() - account.written_bytes.load();
-  if (const auto* const end = std::get_if<Outcome>(&sends_))
-    report.unacked_bytes = end->unacked_bytes;
+  if (const auto* const outcome = std::get_if<Outcome>(&sends_)) {
+    report.unacked_bytes = outcome->unacked_bytes;
+  }
   return report;
 }
 
